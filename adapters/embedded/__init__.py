@@ -1,0 +1,1 @@
+"""Small models and simulators that need no download."""

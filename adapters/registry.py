@@ -1,0 +1,97 @@
+"""Registry: adapters by name, from the entry points `privolve.adapters`, imported only when used.
+
+Anybody may register an adapter; where its input goes is a claim that only ours may make: a config class from outside
+privolve counts as REMOTE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from pydantic import ValidationError
+
+from .contract import AdapterConfig, AdapterUnavailable, Location
+
+GROUP = "privolve.adapters"
+_PACKAGE = __name__.partition(".")[0]
+
+
+class AdapterConfigError(ValueError):
+    """An `[adapters]` table names no adapter of ours or a setting that it does not have."""
+
+
+def names() -> tuple[str, ...]:
+    """The kinds that are installed, sorted; nothing is imported."""
+    return tuple(sorted(_found()))
+
+
+def config_class(kind: str) -> type[AdapterConfig]:
+    """The config class of a kind; imports its module, and no other adapter's."""
+    found = _found()
+    if kind not in found:
+        raise AdapterConfigError(
+            f"there is no adapter of kind {kind!r}. Known kinds: {', '.join(sorted(found)) or 'none'}."
+        )
+    try:
+        loaded = found[kind].load()
+    except (ImportError, AttributeError) as error:
+        raise AdapterUnavailable(f"the adapter {kind!r} ({found[kind].value}) cannot be imported: {error}") from error
+    if not (isinstance(loaded, type) and issubclass(loaded, AdapterConfig)):
+        raise AdapterUnavailable(f"the entry point {kind!r} ({found[kind].value}) names no AdapterConfig")
+    return loaded
+
+
+def parse(table: Mapping[str, Any], *, role: str = "") -> AdapterConfig:
+    """The config that a table `{ kind = "...", ... }` describes."""
+    where = f"adapters.{role}" if role else "adapters"
+    kind = table.get("kind")
+    if not isinstance(kind, str):
+        raise AdapterConfigError(f"{where}: `kind` must name an adapter. Known kinds: {', '.join(names()) or 'none'}.")
+    try:
+        chosen = config_class(kind)
+    except AdapterConfigError as error:
+        raise AdapterConfigError(f"{where}: {error}") from None
+    try:
+        return chosen.model_validate(dict(table))
+    except ValidationError as error:
+        raise AdapterConfigError(_first_problem(where, kind, chosen, error)) from None
+
+
+def is_ours(config: AdapterConfig) -> bool:
+    """Whether privolve itself defines the config, and so may say where its input goes."""
+    return type(config).__module__.partition(".")[0] == _PACKAGE
+
+
+def location(config: AdapterConfig) -> Location:
+    """Where the input of this adapter goes, as far as we can vouch for it."""
+    return config.location if is_ours(config) else Location.REMOTE
+
+
+def _found() -> dict[str, EntryPoint]:
+    """One entry point a kind: ours before others'; a kind that two others claim is refused."""
+    found: dict[str, EntryPoint] = {}
+    for point in entry_points(group=GROUP):
+        other = found.get(point.name)
+        if other is None or _distribution(point) == _PACKAGE:
+            found[point.name] = point
+        elif _distribution(other) != _PACKAGE and other.value != point.value:
+            raise AdapterConfigError(
+                f"two packages register an adapter {point.name!r}: {_distribution(other)} and {_distribution(point)}. "
+                "Uninstall one."
+            )
+    return found
+
+
+def _distribution(point: EntryPoint) -> str:
+    return point.dist.name.lower() if point.dist else ""
+
+
+def _first_problem(where: str, kind: str, chosen: type[AdapterConfig], error: ValidationError) -> str:
+    problem = error.errors(include_url=False, include_context=False)[0]
+    field = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        settings = ", ".join(sorted(set(chosen.model_fields) - {"kind"})) or "none"
+        return f"{where}: {field!r} is not a setting of kind {kind!r}. Its settings: {settings}."
+    return f"{where}.{field}: {problem['msg']} (kind {kind!r})"

@@ -1,0 +1,1 @@
+"""Behaviour added to any adapter, by wrapping."""

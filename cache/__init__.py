@@ -1,0 +1,1 @@
+"""Answers already paid for."""

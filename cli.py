@@ -1,0 +1,189 @@
+"""The command line: parse, load a job, hand over, print. It decides nothing.
+
+Exit codes: 0 done, 1 a check did not hold, 2 the input is wrong, 3 the budget or a limit stopped it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import __version__
+
+DONE, FAILED_CHECK, WRONG_INPUT, LIMIT, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code. Errors are one line on stderr; `--debug` adds the traceback."""
+    options = _parser().parse_args(arguments)
+    if options.command is None:
+        _parser().print_help()
+        return DONE
+    try:
+        return options.handler(options)
+    except KeyboardInterrupt:
+        again = " ".join(["privolve", *(sys.argv[1:] if arguments is None else arguments)])
+        _complain(f"stopped; nothing is lost, the same command goes on from here: {again}")
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except Exception as error:
+        code = _exit_code(error)
+        if options.debug:
+            import traceback
+
+            traceback.print_exc()
+        _complain(_one_line(error, code))
+        return code
+
+
+def _exit_code(error: Exception) -> int:
+    from .jobs.errors import exit_code
+
+    return exit_code(error)
+
+
+def _one_line(error: Exception, code: int) -> str:
+    from .jobs.errors import one_line
+
+    return one_line(error, code)
+
+
+def _complain(message: str) -> None:
+    print(f"privolve: {message}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="privolve",
+        description="Differentially private synthetic images and text.",
+        epilog="Exit codes: 0 done, 1 a check did not hold, 2 the input is wrong, 3 the budget or a limit stopped it.",
+    )
+    parser.add_argument("--version", action="version", version=f"privolve {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+
+    init = commands.add_parser("init", help="print a commented job file to start from")
+    init.add_argument("kind", metavar="KIND", help="dpiti or image-pe")
+    init.add_argument("--data", metavar="PATH", help="look at this folder or file and propose the [data] table")
+    init.add_argument("--out", type=Path, metavar="FILE", help="write it to FILE (never over an existing one)")
+    init.set_defaults(handler=_init)
+
+    plan = commands.add_parser("plan", help="what a job would ask, cost and release; opens no model and no record")
+    _job_arguments(plan)
+    plan.set_defaults(handler=_plan)
+
+    run = commands.add_parser("run", help="run a job, or go on with one that stopped")
+    _job_arguments(run)
+    run.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: experiments/DATE-KIND-NAME-HASH)")
+    run.set_defaults(handler=_run)
+
+    report = commands.add_parser("report", help="make the report page of a run again")
+    report.add_argument("run", type=Path, metavar="RUN")
+    report.set_defaults(handler=_report)
+
+    verify = commands.add_parser("verify", help="recompute a run's certificate; exit 1 if it does not hold")
+    verify.add_argument("run", type=Path, metavar="RUN")
+    verify.add_argument("--ledger", action="store_true", help="as of now, against the live ledger, not as of the run's end")
+    verify.set_defaults(handler=_verify)
+
+    export = commands.add_parser("export", help="copy what may leave of a run, by allow-list")
+    export.add_argument("run", type=Path, metavar="RUN")
+    export.add_argument("folder", type=Path, metavar="DIR")
+    export.set_defaults(handler=_export)
+
+    audit = commands.add_parser("audit", help="check a job's mechanisms empirically, on stand-in data")
+    _job_arguments(audit)
+    audit.set_defaults(handler=_audit)
+
+    for name, text in (("adapters", "the installed adapters"), ("data", "the installed data sources")):
+        listing = commands.add_parser(name, help=f"{text}, without importing them")
+        listing.set_defaults(handler=_listing)
+
+    doctor = commands.add_parser("doctor", help="versions, extras, devices and keys present (never shown)")
+    doctor.set_defaults(handler=_doctor)
+    return parser
+
+
+def _job_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("job", type=Path, metavar="JOB.toml")
+    parser.add_argument(
+        "--set", action="append", default=[], dest="settings", metavar="KEY=VALUE", help="override one setting: privacy.epsilon=2"
+    )
+
+
+def _init(options: argparse.Namespace) -> int:
+    from .jobs.init import starter
+
+    text = starter(options.kind, options.data)
+    if options.out is None:
+        print(text, end="")
+        return DONE
+    from .jobs.init import write_new
+
+    write_new(options.out, text)
+    print(f"wrote {options.out}; look through it, then: privolve plan {options.out}")
+    return DONE
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from .jobs import job, plan
+
+    print(plan.text(job.load(options.job, options.settings)))
+    return DONE
+
+
+def _run(options: argparse.Namespace) -> int:
+    from .jobs import job, start
+
+    start.run(job.load(options.job, options.settings), out=options.out)
+    return DONE
+
+
+def _report(options: argparse.Namespace) -> int:
+    from .jobs import page
+
+    for path in page.rewrite(options.run):
+        print(path)
+    return DONE
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from .jobs import verify
+
+    return DONE if verify.verify(options.run, live=options.ledger) else FAILED_CHECK
+
+
+def _export(options: argparse.Namespace) -> int:
+    from .jobs import export
+
+    print(f"{export.export(options.run, options.folder)} files in {options.folder}")
+    return DONE
+
+
+def _audit(options: argparse.Namespace) -> int:
+    from .jobs import audit, job
+
+    return DONE if audit.audit(job.load(options.job, options.settings)) else FAILED_CHECK
+
+
+def _listing(options: argparse.Namespace) -> int:
+    from importlib.metadata import entry_points
+
+    for point in sorted(entry_points(group=f"privolve.{options.command}"), key=lambda each: each.name):
+        print(f"{point.name:20} {point.value}")
+    return DONE
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from .jobs.doctor import doctor
+
+    return DONE if doctor() else FAILED_CHECK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Private sets: slots, records, sources."""

@@ -1,0 +1,106 @@
+"""A CSV file of captions: one text a row, with a header."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import PositiveInt, field_validator
+
+from .config import DataConfig
+from .errors import Damaged, Undeclared
+from .files import MEBIBYTE, open_container
+from .slots import Listing
+from .text_set import Caption, Captions
+
+
+class CsvConfig(DataConfig, frozen=True):
+    """`kind = "csv"`.
+
+    text_column   the header of the column of texts
+    label_column  that of the labels; without one every text is of the one declared class
+    delimiter     a comma, or a tab by default where the name ends in .tsv
+    quoted        whether double quotes enclose fields that hold delimiters or line ends
+    test_path     a second file of the same columns, whose records never vote
+    max_chars     a longer text is a ghost
+    max_bytes     of a file
+
+    A row is a slot, an empty one too: numbers of rows do not depend on what they hold.
+    """
+
+    kind: Literal["csv"] = "csv"
+    path: Path
+    test_path: Path | None = None
+    text_column: str = "text"
+    label_column: str | None = None
+    delimiter: Literal[",", ";", "\t", "|"] | None = None
+    quoted: bool = True
+    max_chars: PositiveInt = 20_000
+    max_bytes: PositiveInt = 512 * MEBIBYTE
+
+    @field_validator("size", "channels")
+    @classmethod
+    def _of_images_only(cls, value: object) -> object:
+        if value is not None:
+            raise ValueError("a set of texts has no size and no channels; drop it")
+        return value
+
+    def listing(self) -> Listing:
+        if self.label_column is None and len(self.classes) != 1:
+            raise Undeclared(
+                f"{self.where}: no label_column and {len(self.classes)} classes; name the column, or declare one class"
+            )
+        test = None if self.test_path is None else self._slots(self.test_path, "test")
+        return Listing(voters=self._slots(self.path, "row"), test=test)
+
+    def survey(self) -> dict[str, Any]:
+        if self.label_column is None:
+            return {"classes": (self.name,)}
+        labels = {(row.label or "").strip() for row in self._rows(self.path)}
+        return {"classes": tuple(sorted(label for label in labels if label))}
+
+    def _slots(self, path: Path, ids: str) -> Captions:
+        return Captions(
+            self._rows(path),
+            ids=ids,
+            classes=self.classes,
+            labelled=self.label_column is not None,
+            max_chars=self.max_chars,
+        )
+
+    def _rows(self, path: Path) -> list[Caption]:
+        with open_container(path, max_bytes=self.max_bytes, where=self.where) as file:
+            content = file.read().removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+        reader = csv.reader(
+            io.StringIO(content, newline=""),
+            delimiter=self.delimiter or ("\t" if path.suffix.lower() == ".tsv" else ","),
+            quoting=csv.QUOTE_MINIMAL if self.quoted else csv.QUOTE_NONE,
+        )
+        usual_limit = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # max_chars makes a ghost of a long one
+        try:
+            header = next(reader, [])
+            text, label = self._column(header, self.text_column, path), None
+            if self.label_column is not None:
+                label = self._column(header, self.label_column, path)
+            return [_caption(row, text, label) for row in reader]
+        except csv.Error:
+            raise Damaged(f"{self.where}: {path} cannot be read as CSV; check delimiter and quoted") from None
+        finally:
+            csv.field_size_limit(usual_limit)
+
+    def _column(self, header: list[str], name: str, path: Path) -> int:
+        if header.count(name) != 1:
+            known = ", ".join(repr(column) for column in header[:20]) or "none"
+            problem = "no" if name not in header else "more than one"
+            raise Damaged(f"{self.where}: {path} has {problem} column {name!r}; its columns are {known}")
+        return header.index(name)
+
+
+def _caption(row: list[str], text: int, label: int | None) -> Caption:
+    return Caption(
+        text=row[text] if text < len(row) else None,
+        label=row[label] if label is not None and label < len(row) else None,
+    )

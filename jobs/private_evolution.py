@@ -1,0 +1,346 @@
+"""The course of a Private Evolution run, step by step, each durable before the next."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..adapters import registry
+from ..adapters.gateway import Counts, Gateway
+from ..cache.sqlite import SqliteStore
+from ..data.private_set import Split
+from ..data.voters import Voters
+from ..pe_engine import shares
+from ..pe_engine.evolve import Iteration, evolve
+from ..pe_engine.population import SELECTED, Population
+from ..pe_engine.schedule import Stage, Stages
+from ..pe_engine.scoring import Scoring
+from ..pe_engine.selection import Uniform, barred
+from ..pe_engine.variation import Maker, initial, vary
+from ..privacy import durable
+from ..privacy.failpoint import failpoint
+from ..privacy.ledger import Ledger, Plan
+from ..privacy.private import Private
+from ..privacy.randomness import PublicRng
+from . import assess, certify, page, store
+from .design import Design, histogram_release, label_release
+from .evolution import EvolutionConfig
+from .progress import Bars
+from .run import Event, Run
+
+GALLERY_OF_A_LABEL = 14
+GALLERY_EDGE = 160
+LINEAGES = 8
+
+
+class PrivateEvolution:
+    """One run. `go` does whatever is not done yet."""
+
+    def __init__(self, config: EvolutionConfig, run: Run) -> None:
+        self.config = config
+        self.run = run
+        self.rng = PublicRng(config.seed)
+        self.bars = Bars()
+        self._counted: Mapping[str, Counts] = {}
+
+    def go(self) -> None:
+        config, run, began = self.config, self.run, time.monotonic()
+        data = config.data.load(private_log=run.private_log)
+        config.check(data)
+        prompts = config.prompts()
+        with ExitStack() as opened:
+            ledger = opened.enter_context(open_ledger(config, data))
+            if (head := run.manifest.get("ledger_head")) is not None:
+                ledger.check_head(head)
+            design = Design.of(config, classes=data.train.classes, voters=data.train.count, delta=ledger.delta)
+            stages = design.stages()
+            gateway = opened.enter_context(self._gateway(ledger))
+            for role, requests in config.roles().items():
+                gateway.require(role, *requests)
+            for role in config.private_roles():
+                gateway.check_trust(role)
+            say_signal(design, stages)
+            opened.enter_context(self.bars)
+
+            # Reserve the whole plan before anything is released.
+            ledger.reserve(
+                Plan(run=run.id, partition=data.train.partition, share=design.target, releases=design.releases(run.id))
+            )
+            self._note_egress(ledger, gateway)
+            run.record(
+                ledger=str(ledger_folder(config).resolve()),
+                ledger_head=ledger.head(),
+                identities={role: vars(identity) for role, identity in gateway.identities().items()},
+                locations={role: str(registry.location(config.adapters[role])) for role in config.roles()},
+                private_roles=list(config.private_roles()),
+                prompts=prompts,
+                signals=[vars(each) for each in design.signals(stages)],
+            )
+            run.journal(Event.PLANNED, releases=len(design.releases(run.id)))
+
+            final, first, voters = self._evolve(data, design, stages, ledger, gateway)
+            self._publish(final, data.train.classes)
+            self._lineages(final, data.train.classes, gateway, data)
+            assess.assess(self, data, first=first, final=final, voters=voters, gateway=gateway, ledger=ledger)
+            self._count_requests("evaluation", gateway)
+            run.record(
+                ledger_head=ledger.head(),
+                duration_s=round(run.manifest.get("duration_s", 0.0) + time.monotonic() - began, 1),
+                egress=[{"role": role, **vars(identity)} for role, identity in gateway.egress().items()],
+            )
+            certify.certify(ledger, run)
+            run.record(ledger_head=ledger.head())
+            failpoint("run-before-report")
+            page.write(run.folder)
+
+    # The evolution.
+
+    def _evolve(
+        self, data: Split, design: Design, stages: Stages, ledger: Ledger, gateway: Gateway
+    ) -> tuple[Population, Population, Private[Voters]]:
+        """The final set with its pictures, the first candidates with theirs, and the voters."""
+        config, run = self.config, self.run
+        self.bars.stage("private set")
+        voters = config.voters(gateway, data.train)
+        if design.labels is not None:
+            name = label_release(run.id)
+            counts = ledger.release(design.labels, voters, name=name, question=f"classes {len(data.train.classes)}")
+            run.journal(Event.RELEASED, name=name)
+            durable.write_bytes(run.release / "label_counts.json", json.dumps(counts["labels"].tolist()).encode())
+            stages = design.stages(shares.released(counts["labels"]))
+        maker = config.maker(gateway, data.train)
+        scoring = config.scoring(gateway, data.train, maker, stages, self.rng)
+        done = store.finished_iterations(run.iterations)
+        if not done:
+            self.bars.stage("initial")
+            population = initial(maker, stages(0), self.rng)
+            self._save(0, population, gateway, arrays={})
+            done = [0]
+        population = store.load_population(run.iterations / f"{done[-1]:03d}")
+
+        def score(number: int, population: Population) -> tuple[Population, np.ndarray]:
+            self.bars.stage(f"iteration {number}")
+            population, embeddings = scoring.embed(population, iteration=number)
+            question = design.histogram.over(embeddings, population.labels, backend=config.performance.neighbours)
+            name = histogram_release(run.id, number)
+            released = ledger.release(question, voters, name=name, question=question.question)
+            run.journal(Event.RELEASED, name=name)
+            return population, barred(released["histogram"], embeddings)
+
+        for iteration in evolve(
+            population,
+            first=done[-1] + 1,
+            last=config.evolution.iterations,
+            plan=stages,
+            score=score,
+            vary=self._vary(maker),
+            rng=self.rng,
+            final=config.evolution.final,
+        ):
+            self._save_iteration(iteration, gateway, data)
+            population = iteration.population
+        self.bars.stage("pictures")
+        first = Population(tuple(each for each in store.load_population(run.iterations / "000") if each.fold == SELECTED))
+        return (
+            config.pictured(population, gateway, data.train, self.rng),
+            config.pictured(first, gateway, data.train, self.rng),
+            voters,
+        )
+
+    def random_selection(self, data: Split, gateway: Gateway) -> Population:
+        """The same evolution with random selection instead of votes: what the votes must beat. Reads no private record."""
+        config = self.config
+        stages = config.stages(data.train.classes, self._shares(data))
+        maker = config.maker(gateway, data.train)
+
+        def at_random(number: int) -> Stage:
+            stage = stages(number)
+            return Stage(
+                counts=stage.counts,
+                folds=stage.folds,
+                degree=stage.degree,
+                selection=Uniform(),
+                keep_selected=stage.keep_selected,
+            )
+
+        def score(number: int, population: Population) -> tuple[Population, np.ndarray]:
+            return population, np.zeros(len(population), dtype=np.int64)
+
+        population = store.load_population(self.run.iterations / "000")
+        for iteration in evolve(
+            population,
+            first=1,
+            last=config.evolution.iterations,
+            plan=at_random,
+            score=score,
+            vary=self._vary(maker),
+            rng=PublicRng(config.seed + 1),
+            final=config.evolution.final,
+        ):
+            population = iteration.population
+        return config.pictured(population, gateway, data.train, self.rng)
+
+    def _shares(self, data: Split) -> np.ndarray:
+        declared = self.config.evolution.shares
+        if declared == "released":
+            counts = json.loads((self.run.release / "label_counts.json").read_text())
+            return shares.released(np.array(counts, dtype=np.int64))
+        if declared == "uniform":
+            return shares.uniform(len(data.train.classes))
+        return shares.declared(declared, data.train.classes)
+
+    def _vary(self, maker: Maker):
+        def varied(stage: Stage, number: int, selected: Population, rng: PublicRng) -> Population:
+            return vary(maker, stage, number, selected, rng)
+
+        return varied
+
+    # What is saved.
+
+    def _save(self, number: int, population: Population, gateway: Gateway, *, arrays: Mapping[str, np.ndarray]) -> None:
+        failpoint("run-before-save")
+        store.save_iteration(
+            self.run.iterations / f"{number:03d}", population, with_images=self.config.carries_images, arrays=arrays
+        )
+        failpoint("run-after-save")
+        self._count_requests(f"{number:03d}", gateway)
+        self.run.journal(Event.SAVED, iteration=number)
+
+    def _save_iteration(self, iteration: Iteration, gateway: Gateway, data: Split) -> None:
+        arrays = {"histogram": iteration.votes, "selected": iteration.rows}
+        if not self.config.carries_images:
+            arrays |= gallery("winners", iteration.selected)
+            if iteration.number == 1:
+                first = tuple(each for each in iteration.scored if each.fold == SELECTED)
+                arrays |= gallery("first", Population(first))
+        self._save(iteration.number, iteration.population, gateway, arrays=arrays)
+
+    def _publish(self, final: Population, classes: tuple[str, ...]) -> None:
+        store.save_release(self.run.release, final, classes)
+
+    def _lineages(self, final: Population, classes: tuple[str, ...], gateway: Gateway, data: Split) -> None:
+        """The ancestors of a few final candidates, one of each label first, with their pictures."""
+        known = {
+            each.id: each
+            for number in store.finished_iterations(self.run.iterations)
+            for each in store.load_population(self.run.iterations / f"{number:03d}")
+        }
+        chosen: list[Any] = []
+        seen: Counter[int] = Counter()
+        for candidate in sorted(final, key=lambda each: -len(_line(known, each.id))):
+            if seen[candidate.label] == 0 and len(chosen) < LINEAGES:
+                chosen.append(candidate)
+                seen[candidate.label] += 1
+        lines = [_line(known, candidate.id) for candidate in chosen]
+        members = {identity: known[identity] for line in lines for identity in line}
+        pictured = {
+            each.id: each
+            for each in self.config.pictured(Population(tuple(members.values())), gateway, data.train, self.rng)
+        }
+        store.save_lineages(
+            self.run.release,
+            [
+                (classes[candidate.label], [pictured[each] for each in line])
+                for candidate, line in zip(chosen, lines, strict=True)
+            ],
+        )
+
+    # What was asked.
+
+    def _count_requests(self, part: str, gateway: Gateway) -> None:
+        """Keep what was asked since the last call under the part of the run that it belongs to; a part done again counts anew."""
+        now = gateway.counts()
+        before, self._counted = self._counted, now
+        spent = {
+            role: {key: value - getattr(before.get(role), key, 0) for key, value in vars(counts).items()}
+            for role, counts in now.items()
+        }
+        self.run.record(requests={**self.run.manifest.get("requests", {}), part: spent})
+
+    # What is opened.
+
+    def _gateway(self, ledger: Ledger) -> Gateway:
+        config = self.config
+        folder = cache_folder(config)
+        return Gateway(
+            {role: config.adapters[role] for role in config.roles() if role in config.adapters},
+            trust=config.trust,
+            store=SqliteStore(folder / "answers.db"),
+            private_dir=ledger_folder(config) / "private" / "answers",
+            key=ledger.key,
+            namespace=self.run.id,
+            chunk=config.performance.chunk,
+            progress=self.bars,
+        )
+
+    def _note_egress(self, ledger: Ledger, gateway: Gateway) -> None:
+        for role, identity in gateway.egress().items():
+            ledger.note(self.run.id, "egress", {"role": role, **vars(identity)})
+
+
+def open_ledger(config: EvolutionConfig, data: Split) -> Ledger:
+    """The private set's ledger, made at its first run."""
+    privacy = config.privacy
+    total = None
+    if privacy.total_epsilon is not None and privacy.total_delta is not None:
+        total = (privacy.total_epsilon, privacy.total_delta)
+    return Ledger.create_or_open(
+        ledger_folder(config),
+        name=config.data.name,
+        slots=data.train.count,
+        unit=privacy.unit,
+        relation=privacy.relation,
+        total=total,
+        purpose=config.purpose,
+        records=data.train.records,
+        declare_disjoint=privacy.declare_disjoint,
+    )
+
+
+def ledger_folder(config: EvolutionConfig) -> Path:
+    return Path(config.privacy.ledger) if config.privacy.ledger else Path("ledgers") / config.data.name
+
+
+def cache_folder(config: EvolutionConfig) -> Path:
+    return Path(config.performance.cache) if config.performance.cache else Path("experiments") / ".cache"
+
+
+def say_signal(design: Design, stages: Stages) -> None:
+    """Signal against noise, from public numbers, before anything is spent."""
+    signals = design.signals(stages)
+    print(f"noise of scale {design.histogram.scale:.3f} on each of {len(signals)} histograms")
+    for advice in dict.fromkeys(each.advice for each in signals):
+        print(f"  {advice}")
+
+
+def gallery(name: str, population: Population) -> dict[str, np.ndarray]:
+    """The first pictures of each label, small, as arrays to save: `NAME_x` and `NAME_y`, and the rows `NAME_rows`."""
+    seen: Counter[int] = Counter()
+    rows: list[int] = []
+    for row, candidate in enumerate(population):
+        if candidate.image is not None and seen[candidate.label] < GALLERY_OF_A_LABEL:
+            rows.append(row)
+            seen[candidate.label] += 1
+    if not rows:
+        return {}
+    pixels = np.stack([small(population.candidates[row].image.pixels) for row in rows])  # type: ignore[union-attr]
+    return {f"{name}_x": pixels, f"{name}_y": population.labels[rows]}
+
+
+def small(pixels: np.ndarray) -> np.ndarray:
+    """At most `GALLERY_EDGE` on the longer edge, by whole steps."""
+    step = max(1, -(-max(pixels.shape[:2]) // GALLERY_EDGE))
+    return pixels[::step, ::step]
+
+
+def _line(known: Mapping[str, Any], identity: str) -> list[str]:
+    from ..evaluation.report.content import ancestry
+
+    return [each for each in ancestry({each.id: each.parent for each in known.values()}, identity) if each in known]

@@ -1,0 +1,58 @@
+"""What a person sees while a job runs: bars with rates and time left on a terminal, nothing elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import Any, Self
+
+
+class Bars:
+    """A bar a role, by iteration. Counts are requests or slots: public numbers."""
+
+    def __init__(self) -> None:
+        self._bars: Any = None
+        self._tasks: dict[str, Any] = {}
+        self._stage = ""
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+            self._bars = Progress(
+                TextColumn("{task.description:32}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]:>12}"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._bars.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def stage(self, name: str) -> None:
+        """What the run does now; the bars of what it did before go away."""
+        self._stage = name
+        if self._bars is not None:
+            for task in self._tasks.values():
+                self._bars.remove_task(task)
+        self._tasks.clear()
+
+    def __call__(self, role: str, done: int, total: int, /) -> None:
+        if self._bars is None:
+            return
+        name = f"{self._stage}: {role}"
+        task = self._tasks.get(name)
+        if task is None or done < self._bars.tasks[self._bars.task_ids.index(task)].completed:
+            if task is not None:
+                self._bars.remove_task(task)
+            task = self._tasks[name] = self._bars.add_task(name, total=total, rate="")
+        speed = self._bars.tasks[self._bars.task_ids.index(task)].speed
+        self._bars.update(task, completed=done, total=total, rate=f"{speed:,.0f}/s" if speed else "")

@@ -1,0 +1,256 @@
+"""A run: its folder, manifest, journal and lock, and the rule that the same command resumes.
+
+    experiments/2026-11-22-dpiti-digits-3fa9/
+      run.json  journal.jsonl      internal
+      iterations/  release/        public
+      private/                     mode 0700
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import fcntl
+import json
+import os
+import platform
+import secrets
+import subprocess
+from collections.abc import Mapping
+from enum import StrEnum
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from .. import __version__
+from ..privacy import durable
+from .job import InputError, JobConfig
+
+
+class Event(StrEnum):
+    """All that a journal can say. No entry carries the text of an exception."""
+
+    STARTED = "started"
+    RESUMED = "resumed"
+    PLANNED = "planned"
+    RELEASED = "released"
+    DISCLOSED = "disclosed"
+    SAVED = "saved"
+    INTERRUPTED = "interrupted"
+    FAILED = "failed"
+    FINISHED = "finished"
+
+
+class Run:
+    """One run of one job, held by one process. Use as a context manager: leaving it gives up the lock."""
+
+    def __init__(self, folder: Path, manifest: dict[str, Any], lock: int) -> None:
+        self.folder = folder
+        self.is_resumed = (folder / "run.json").exists()
+        self._manifest = manifest
+        self._lock = lock
+
+    @classmethod
+    def open(cls, config: JobConfig, *, root: Path, out: Path | None = None) -> Self:
+        """The run of `config` under `root` (or in `out`): an unfinished or finished one if there is one, else a new one.
+
+        Raises InputError when `out` holds something else, when it cannot be written, or when another process has the run.
+        """
+        digest = config.digest()
+        folder = out if out is not None else _find(root, config, digest) or _new_folder(root, config, digest)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise InputError(
+                f"{folder}: cannot be written ({error.strerror}); name another folder with --out"
+            ) from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise InputError(f"{folder}: another process is running this run; wait for it, or stop it first") from None
+        try:
+            manifest = _manifest(folder, config, digest)
+            run = cls(folder, manifest, lock)
+            run._prepare()
+        except BaseException:
+            os.close(lock)
+            raise
+        return run
+
+    @property
+    def id(self) -> str:
+        """The name of this run in the ledger: the folder's name and a random part, so that no two runs share it."""
+        return self._manifest["id"]
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        return self._manifest
+
+    @property
+    def is_finished(self) -> bool:
+        return self._manifest["status"] == "finished"
+
+    @property
+    def iterations(self) -> Path:
+        return self.folder / "iterations"
+
+    @property
+    def release(self) -> Path:
+        return self.folder / "release"
+
+    @property
+    def private(self) -> Path:
+        return self.folder / "private"
+
+    def record(self, **facts: Any) -> None:
+        """Set facts of the manifest, durably."""
+        self._manifest.update(facts)
+        durable.write_bytes(self.folder / "run.json", json.dumps(self._manifest, indent=2, ensure_ascii=False).encode() + b"\n")
+
+    def journal(self, event: Event, **facts: str | int | float) -> None:
+        """Append one entry. Facts are public values or names of types, never the text of an exception."""
+        line = json.dumps({"at": _now(), "event": event.value, **facts}, ensure_ascii=False) + "\n"
+        descriptor = os.open(self.folder / "journal.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            os.write(descriptor, line.encode())
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def disclosed(self, *, partition: str, why: str) -> None:
+        """`Journal`: a private value of `partition` is about to be opened for `why`."""
+        self.journal(Event.DISCLOSED, partition=partition, why=why)
+
+    def private_log(self, line: str) -> None:
+        """Append a line to `private/log.txt`: the one place where a record may be named."""
+        descriptor = os.open(self.private / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            os.write(descriptor, f"{line}\n".encode())
+        finally:
+            os.close(descriptor)
+
+    def finish(self) -> None:
+        self.record(status="finished")
+        self.journal(Event.FINISHED)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None) -> None:
+        try:
+            if kind is not None and self._manifest["status"] != "finished":
+                event = Event.INTERRUPTED if issubclass(kind, KeyboardInterrupt) else Event.FAILED
+                self.journal(event, type=kind.__name__)
+        except OSError:
+            pass  # A full disk must not hide the error that is already on its way.
+        finally:
+            os.close(self._lock)
+
+    def _prepare(self) -> None:
+        try:
+            if not self.is_resumed:
+                self.record()
+            for folder in (self.iterations, self.release):
+                folder.mkdir(exist_ok=True)
+            self.private.mkdir(mode=0o700, exist_ok=True)
+            for unfinished in self.folder.rglob(".*.tmp"):  # Left by a process that was killed while it wrote.
+                unfinished.unlink()
+            if not self.is_finished:
+                self.journal(Event.RESUMED if self.is_resumed else Event.STARTED, version=__version__)
+        except OSError as error:
+            raise InputError(f"{self.folder}: cannot be written ({error.strerror}); free space or name another --out") from None
+
+
+def _find(root: Path, config: JobConfig, digest: str) -> Path | None:
+    for path in sorted(root.glob(f"*-{config.kind}-{config.subject}-{digest[:4]}*/run.json")):
+        if read_manifest(path.parent).get("config_digest") == digest:
+            return path.parent
+    return None
+
+
+def _new_folder(root: Path, config: JobConfig, digest: str) -> Path:
+    name = f"{dt.date.today().isoformat()}-{config.kind}-{config.subject}-{digest[:4]}"
+    folder, again = root / name, 1
+    while (folder / "run.json").exists():
+        again += 1
+        folder = root / f"{name}-{again}"
+    return folder
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """`run.json` of a run's folder. Raises InputError when there is none or it is damaged."""
+    path = folder / "run.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{folder}: holds no run (no run.json); name a run's folder") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError:
+        raise InputError(f"{path}: damaged; restore it, or start a new run with another --out") from None
+
+
+def _manifest(folder: Path, config: JobConfig, digest: str) -> dict[str, Any]:
+    if (folder / "run.json").exists():
+        manifest = read_manifest(folder)
+        if manifest.get("config_digest") != digest:
+            place = _difference(manifest.get("config", {}), config.resolved())
+            raise InputError(
+                f"{folder}: holds a run of another configuration ({place} differs); name another --out, or undo the change"
+            )
+        return manifest
+    if any(not entry.name.startswith(".") for entry in folder.iterdir()):
+        raise InputError(f"{folder}: is not empty and holds no run; name another --out")
+    return {
+        "format": 1,
+        "id": f"{folder.name}-{secrets.token_hex(4)}",
+        "status": "running",
+        "kind": config.kind,
+        "started": _now(),
+        "config_digest": digest,
+        "config": config.resolved(),
+        "commit": code_commit(),
+        "versions": versions(),
+    }
+
+
+def _difference(before: Any, after: Any, place: str = "") -> str:
+    """The dotted name of the first setting in which two configurations differ."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for key in sorted({*before, *after}):
+            if before.get(key) != after.get(key):
+                return _difference(before.get(key), after.get(key), f"{place}.{key}" if place else str(key))
+    return place or "everything"
+
+
+def versions() -> dict[str, str]:
+    """What the result may depend on: ours, Python's and the libraries' versions."""
+    names = ("numpy", "scipy", "scikit-learn", "pillow", "matplotlib", "opendp", "dp-accounting", "cryptography", "faiss-cpu", "torch")
+    found = {"privolve": __version__, "python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def code_commit() -> str:
+    """The commit of the code that runs, with "+" if it was changed since; "" outside a checkout."""
+    here = Path(__file__).resolve().parent.parent
+    if not (here / ".git").exists():
+        return ""
+    try:
+        commit = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
+        state = subprocess.run(
+            ["git", "-C", str(here), "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return commit.stdout.strip() + ("+" if state.stdout.strip() else "") if commit.returncode == 0 else ""
+
+
+def _now() -> str:
+    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")

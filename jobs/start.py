@@ -1,0 +1,23 @@
+"""Run a job or go on with it, and say in the end what may be claimed and where it lies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .job import JobConfig
+from .run import Run
+
+EXPERIMENTS = Path("experiments")
+
+
+def run(config: JobConfig, *, out: Path | None = None) -> Run:
+    """Run `config` in its folder under `experiments`, or in `out`. A finished run is not run again."""
+    with Run.open(config, root=EXPERIMENTS, out=out) as opened:
+        if opened.is_finished:
+            print(f"{opened.folder} is finished; to run it anew change `seed`, or name another folder with --out")
+        else:
+            print(f"{'going on with' if opened.is_resumed else 'running'} {opened.folder}")
+            config.run(opened)
+            opened.finish()
+        print(config.closing(opened))
+    return opened

@@ -1,0 +1,146 @@
+"""The public artefacts of a Private Evolution run on disk: iterations, written whole or not at all, and the release.
+
+No pickles: JSON lines, `.npy`, `.npz` without objects, PNG.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..adapters.contract import Image
+from ..pe_engine.population import Candidate, Population
+from ..privacy import durable
+
+COLUMNS = ("id", "label", "caption", "parent", "fold", "born")
+
+
+def save_iteration(
+    folder: Path, population: Population, *, with_images: bool, arrays: Mapping[str, np.ndarray]
+) -> None:
+    """Write one iteration under a temporary name, sync it, then give it its own: `folder` exists only when it is whole."""
+    unfinished = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    durable.write_bytes(unfinished / "population.jsonl", _lines(population, classes=None))
+    if with_images:
+        durable.write_bytes(unfinished / "images.npz", pack_images(population))
+    for name, array in arrays.items():
+        durable.write_bytes(unfinished / f"{name}.npy", _npy(array))
+    unfinished.rename(folder)
+    durable.sync_folder(folder.parent)
+
+
+def load_population(folder: Path) -> Population:
+    """The population that `save_iteration` wrote."""
+    lines = (folder / "population.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    images: Sequence[Image | None] = [None] * len(rows)
+    if (folder / "images.npz").exists():
+        images = unpack_images(folder / "images.npz")
+    return Population(
+        tuple(
+            Candidate(**{column: row[column] for column in COLUMNS}, image=image)
+            for row, image in zip(rows, images, strict=True)
+        )
+    )
+
+
+def finished_iterations(folder: Path) -> list[int]:
+    """The numbers of the iterations that are saved, ascending."""
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+
+
+def pack_images(population: Population) -> bytes:
+    """`x` uint8 (n, height, width, channels) and `recipes` as fixed-width text; every candidate has an image."""
+    images = [candidate.image for candidate in population]
+    pixels = np.stack([image.pixels for image in images if image is not None])
+    recipes = np.array([image.recipe for image in images if image is not None], dtype=np.str_)
+    return _npz({"x": pixels, "recipes": recipes})
+
+
+def unpack_images(path: Path) -> list[Image]:
+    with np.load(path, allow_pickle=False) as arrays:
+        pixels, recipes = arrays["x"], arrays["recipes"]
+    return [Image(pixels[row], str(recipes[row])) for row in range(len(pixels))]
+
+
+def save_release(folder: Path, population: Population, classes: Sequence[str]) -> None:
+    """The synthetic set: `samples.npz` (x, y), `samples.jsonl`, and `images/CLASS_NUMBER.png` with their checksums.
+
+    The names follow DPSDA's `<class>_<rest>`, so that `kind = "folder"` reads them back.
+    """
+    durable.write_bytes(folder / "samples.jsonl", _lines(population, classes=classes))
+    if any(candidate.image is None for candidate in population):
+        return
+    pixels = np.stack([candidate.image.pixels for candidate in population if candidate.image is not None])
+    durable.write_bytes(folder / "samples.npz", _npz({"x": pixels, "y": population.labels}))
+    images = folder / "images"
+    shutil.rmtree(images, ignore_errors=True)
+    images.mkdir()
+    checksums = []
+    for number, candidate in enumerate(population):
+        name = f"{_file_name(classes[candidate.label])}_{number:06d}.png"
+        content = _png(pixels[number])
+        (images / name).write_bytes(content)
+        checksums.append(f"{hashlib.sha256(content).hexdigest()}  images/{name}\n")
+    durable.sync_folder(images)
+    durable.write_bytes(folder / "images.sha256", "".join(checksums).encode())
+
+
+def save_lineages(folder: Path, lineages: Sequence[tuple[str, Sequence[Candidate]]]) -> None:
+    """`lineages.jsonl` (a line each: label, ids and captions, oldest first) and their pictures in `lineages.npz`."""
+    lines: list[str] = []
+    pictures: dict[str, np.ndarray] = {}
+    for number, (label, candidates) in enumerate(lineages):
+        steps = [{"id": each.id, "born": each.born, "caption": each.caption} for each in candidates]
+        lines.append(json.dumps({"label": label, "steps": steps}, ensure_ascii=False) + "\n")
+        for step, each in enumerate(candidates):
+            if each.image is not None:
+                pictures[f"{number}-{step}"] = each.image.pixels
+    durable.write_bytes(folder / "lineages.npz", _npz(pictures))
+    durable.write_bytes(folder / "lineages.jsonl", "".join(lines).encode())
+
+
+def _lines(population: Population, classes: Sequence[str] | None) -> bytes:
+    rows = []
+    for candidate in population:
+        row: dict[str, object] = {column: getattr(candidate, column) for column in COLUMNS}
+        if classes is not None:
+            row["label"] = classes[candidate.label]
+        rows.append(json.dumps(row, ensure_ascii=False) + "\n")
+    return "".join(rows).encode()
+
+
+def _file_name(text: str) -> str:
+    return "".join(character if character.isalnum() or character in "-." else "-" for character in text)
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    from PIL import Image as Pillow
+
+    stream = io.BytesIO()
+    Pillow.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(stream, format="PNG")
+    return stream.getvalue()
+
+
+def _npy(array: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.lib.format.write_array(stream, array, allow_pickle=False)
+    return stream.getvalue()
+
+
+def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """An `.npz` whose bytes depend on the arrays alone: no times of day."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, array in arrays.items():
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), _npy(array), zipfile.ZIP_DEFLATED, 1)
+    return stream.getvalue()

@@ -1,0 +1,52 @@
+"""Recompute a run's certificate and say what does not hold."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from ..privacy import statement
+from .job import InputError
+
+
+def verify(run: Path, *, live: bool = False) -> bool:
+    """Print the claim and every problem found; True if there is none.
+
+    As of the run's end this reads `release/` and `iterations/` only; with `live`, the ledger that `run.json` names too.
+    """
+    if not (run / "release").is_dir():
+        raise InputError(f"{run}: holds no release; name a run's folder or an exported one")
+    problems = [*statement.verify(run), *_changed_images(run)]
+    for problem in problems:
+        print(f"does not hold: {problem}")
+    if problems:
+        return False
+    print(statement.summary(run))
+    if live:
+        from .run import read_manifest
+
+        problems, text = statement.verify_ledger(run, Path(read_manifest(run)["ledger"]))
+        for problem in problems:
+            print(f"does not hold: {problem}")
+        print(text)
+    return not problems
+
+
+def _changed_images(run: Path) -> list[str]:
+    """Released images that differ from the list that the certificate protects."""
+    listing = run / "release" / "images.sha256"
+    if not listing.exists():
+        return []
+    problems = []
+    named = set()
+    for line in listing.read_text(encoding="utf-8").splitlines():
+        digest, _, name = line.partition("  ")
+        path = run / "release" / name
+        named.add(name)
+        if not path.is_file():
+            problems.append(f"release/{name} is missing")
+        elif hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+            problems.append(f"release/{name} was changed after it was certified")
+    extra = {f"images/{path.name}" for path in (run / "release" / "images").glob("*.png")} - named
+    problems.extend(f"release/{name} is not part of what was certified" for name in sorted(extra))
+    return problems

@@ -1,0 +1,1 @@
+"""Private Evolution: embed, vote, select, vary."""
