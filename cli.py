@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  the last place: one line instead of a traceback
         code = _exit_code(error)
         if options.debug:
             import traceback
@@ -69,7 +69,9 @@ def _parser() -> argparse.ArgumentParser:
 
     init = commands.add_parser("init", help="print a commented job file to start from")
     init.add_argument("kind", metavar="KIND", help="dpiti or image-pe")
-    init.add_argument("--data", metavar="PATH", help="look at this folder or file and propose the [data] table")
+    init.add_argument(
+        "--data", type=Path, metavar="PATH", help="look at this folder or file and propose the [data] table"
+    )
     init.add_argument("--out", type=Path, metavar="FILE", help="write it to FILE (never over an existing one)")
     init.set_defaults(handler=_init)
 
@@ -79,7 +81,9 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="run a job, or go on with one that stopped")
     _job_arguments(run)
-    run.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: experiments/DATE-KIND-NAME-HASH)")
+    run.add_argument(
+        "--out", type=Path, metavar="DIR", help="the run's folder (default: experiments/DATE-KIND-NAME-HASH)"
+    )
     run.set_defaults(handler=_run)
 
     report = commands.add_parser("report", help="make the report page of a run again")
@@ -88,7 +92,9 @@ def _parser() -> argparse.ArgumentParser:
 
     verify = commands.add_parser("verify", help="recompute a run's certificate; exit 1 if it does not hold")
     verify.add_argument("run", type=Path, metavar="RUN")
-    verify.add_argument("--ledger", action="store_true", help="as of now, against the live ledger, not as of the run's end")
+    verify.add_argument(
+        "--ledger", action="store_true", help="as of now, against the live ledger, not as of the run's end"
+    )
     verify.set_defaults(handler=_verify)
 
     export = commands.add_parser("export", help="copy what may leave of a run, by allow-list")
@@ -112,7 +118,12 @@ def _parser() -> argparse.ArgumentParser:
 def _job_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job", type=Path, metavar="JOB.toml")
     parser.add_argument(
-        "--set", action="append", default=[], dest="settings", metavar="KEY=VALUE", help="override one setting: privacy.epsilon=2"
+        "--set",
+        action="append",
+        default=[],
+        dest="settings",
+        metavar="KEY=VALUE",
+        help="override one setting: privacy.epsilon=2",
     )
 
 
@@ -168,7 +179,7 @@ def _export(options: argparse.Namespace) -> int:
 def _audit(options: argparse.Namespace) -> int:
     from .jobs import audit, job
 
-    return DONE if audit.audit(job.load(options.job, options.settings)) else FAILED_CHECK
+    return DONE if audit.run(job.load(options.job, options.settings)) else FAILED_CHECK
 
 
 def _listing(options: argparse.Namespace) -> int:

@@ -10,16 +10,17 @@ A refusal (a content filter, a safety block) is not an error but a reply: `Refus
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, ClassVar, Protocol, TypeVar, cast, runtime_checkable
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast, runtime_checkable
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 Req = TypeVar("Req", contravariant=True)
 Rep = TypeVar("Rep", covariant=True)
+Answer = TypeVar("Answer", covariant=True)
 
 
 class Location(StrEnum):
@@ -46,12 +47,39 @@ class AdapterUnavailable(AdapterError):
     """The adapter cannot be opened as configured."""
 
 
-class Transient(AdapterError):
-    """The same request may succeed later. `wait_s` is the provider's own word on when, if it gave one."""
+class Cause(StrEnum):
+    """Why a try failed: limits slow down on RATE, breakers count SERVER and CONNECTION."""
 
-    def __init__(self, message: str, *, wait_s: float | None = None) -> None:
+    RATE = "rate"
+    SERVER = "server"
+    CONNECTION = "connection"
+    TIMEOUT = "timeout"
+    MALFORMED = "malformed"
+
+
+class Transient(AdapterError):
+    """The same request may succeed later. `wait_s` is the provider's own word on when, if it gave one.
+
+    `possibly_billed`: the provider may have done, and charged, the work; `usage` is what it reported, if it did.
+    `tries`: how often the request is worth sending in all, None for as often as patience lasts.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        wait_s: float | None = None,
+        cause: Cause = Cause.SERVER,
+        possibly_billed: bool = False,
+        usage: Usage | None = None,
+        tries: int | None = None,
+    ) -> None:
         super().__init__(message)
         self.wait_s = wait_s
+        self.cause = cause
+        self.possibly_billed = possibly_billed
+        self.usage = usage
+        self.tries = tries
 
 
 class Stopped(AdapterError):
@@ -142,6 +170,31 @@ class Refusal:
     reason: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """What one call consumed, as the provider reported it; or, as an estimate, the most that it can consume.
+
+    `reported` is False where the provider said nothing: the figures are then the estimate's. `raw` is the provider's
+    own account as it came, so that a cost can be recomputed.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    images: int = 0
+    raw: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    resolved_model: str = ""
+    request_id: str = ""
+    reported: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Answered(Generic[Answer]):
+    """A reply (or a Refusal) and what it took."""
+
+    reply: Answer
+    usage: Usage
+
+
 class Adapter(Protocol[Req, Rep]):
     """A model behind one verb.
 
@@ -175,10 +228,21 @@ class AsyncAdapter(Protocol[Req, Rep]):
         ...
 
 
+@runtime_checkable
+class MeteredAdapter(AsyncAdapter[Req, Rep], Protocol[Req, Rep]):
+    """A remote model that accounts for each call; its `answer` is the reply of `answer_metered`."""
+
+    def estimate(self, request: Req, /) -> Usage:
+        """The most that the request can consume: no network, no key."""
+        ...
+
+    async def answer_metered(self, request: Req, /) -> Answered[Rep | Refusal]: ...
+
+
 class AdapterConfig(BaseModel):
     """The table `{ kind = "...", ... }` of a job file; `open` imports what is heavy and builds the adapter."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: str
     answers: ClassVar[tuple[type, ...]] = ()

@@ -89,6 +89,25 @@ class Progress(Protocol):
     def __call__(self, role: str, done: int, total: int, /) -> None: ...
 
 
+def check(
+    configs: Mapping[str, AdapterConfig],
+    *,
+    trust: Collection[str] = (),
+    asked: Mapping[str, Sequence[type]],
+    private: Collection[str] = (),
+) -> None:
+    """Refuse adapters that cannot answer what is `asked` of each role, or may not see the `private` roles' records.
+
+    Opens nothing, so that a job can be refused before anything is made or charged.
+    """
+    _check_names(trust, configs)
+    for role, requests in asked.items():
+        _check_answers(role, _config(configs, role), requests)
+    for role in private:
+        config = _config(configs, role)
+        _check_trust(role, config, registry.location(config), trust)
+
+
 class Gateway:
     """The adapters of one run, by role.
 
@@ -110,9 +129,7 @@ class Gateway:
         patience: Patience | None = None,
         progress: Progress | None = None,
     ) -> None:
-        for role in trust:
-            if role not in configs:
-                raise RoleError(f"`trust` names {role!r}, which is no role. The roles: {_listed(configs)}.")
+        _check_names(trust, configs)
         if len(key) < 16:
             raise ValueError("the private key needs at least 16 bytes")
         if chunk < 1 or concurrency < 1:
@@ -153,18 +170,12 @@ class Gateway:
 
     def require(self, role: str, *requests: type) -> None:
         """Refuse, before any work, a role that is missing or whose adapter does not answer these kinds of request."""
-        config = self._config(role)
-        lacking = [request.__name__ for request in requests if not issubclass(request, config.answers)]
-        if lacking:
-            answers = ", ".join(kind.__name__ for kind in config.answers) or "nothing"
-            raise RoleError(
-                f"{role!r} is a {config.kind!r} adapter and does not answer {' or '.join(lacking)}, which this job asks of it. "
-                f"It answers {answers}. Choose another kind for {role!r}."
-            )
+        _check_answers(role, _config(self._configs, role), requests)
 
     def check_trust(self, role: str) -> None:
         """Refuse, before any work, a role that may be remote and is not trusted."""
-        self._check_trust(role, registry.location(self._config(role)))
+        config = _config(self._configs, role)
+        _check_trust(role, config, registry.location(config), self._trust)
 
     def open(self, role: str) -> Adapter[Any, Any]:
         """The role's adapter for public requests: retried, and answered from the shared cache where it can be."""
@@ -174,7 +185,7 @@ class Gateway:
         """The role's adapter for private records; a remote one only if the operator trusts it."""
         self.check_trust(role)
         opened = self._role(role)
-        self._check_trust(role, opened.location)
+        _check_trust(role, opened.config, opened.location, self._trust)
         return TrustedAdapter(
             opened, private_dir=self._private_dir, key=self._key, chunk=self._chunk, bridge=partial(self._bridge, role)
         )
@@ -199,24 +210,8 @@ class Gateway:
             if self._role(role).location is Location.REMOTE
         }
 
-    def _config(self, role: str) -> AdapterConfig:
-        if role not in self._configs:
-            raise RoleError(
-                f"this job needs an adapter for the role {role!r}; [adapters] names {_listed(self._configs)}."
-            )
-        return self._configs[role]
-
-    def _check_trust(self, role: str, location: Location) -> None:
-        if location is Location.LOCAL or role in self._trust:
-            return
-        if registry.is_ours(self._configs[role]):
-            what = "is a remote adapter"
-        else:
-            what = "is an adapter from outside privolve, counts as remote"
-        raise TrustError(f"{role!r} {what} and may not see private data. Use a local one, or add {role!r} to `trust`.")
-
     def _role(self, role: str) -> _Role:
-        config = self._config(role)
+        config = _config(self._configs, role)
         with self._lock:
             if role not in self._roles:
                 self._roles[role] = self._opened(role, config)
@@ -447,7 +442,7 @@ def _vector_row(reply: Any, *, width: int) -> npt.NDArray[np.uint8] | None:
     vector = cast("np.ndarray[Any, np.dtype[Any]]", reply)
     if vector.shape != (width,) or vector.dtype != np.float32 or not bool(np.isfinite(vector).all()):
         return None
-    return np.frombuffer(vector.astype("<f4").tobytes(), dtype=np.uint8)
+    return np.ascontiguousarray(vector, dtype="<f4").view(np.uint8)
 
 
 def _caption_row(reply: Any) -> npt.NDArray[np.uint8] | None:
@@ -485,6 +480,38 @@ def _derived(
         size=size,
         channels=channels,
     )
+
+
+def _config(configs: Mapping[str, AdapterConfig], role: str) -> AdapterConfig:
+    if role not in configs:
+        raise RoleError(f"this job needs an adapter for the role {role!r}; [adapters] names {_listed(configs)}.")
+    return configs[role]
+
+
+def _check_names(trust: Collection[str], configs: Mapping[str, AdapterConfig]) -> None:
+    for role in trust:
+        if role not in configs:
+            raise RoleError(f"`trust` names {role!r}, which is no role. The roles: {_listed(configs)}.")
+
+
+def _check_answers(role: str, config: AdapterConfig, requests: Sequence[type]) -> None:
+    lacking = [request.__name__ for request in requests if not issubclass(request, config.answers)]
+    if lacking:
+        answers = ", ".join(kind.__name__ for kind in config.answers) or "nothing"
+        raise RoleError(
+            f"{role!r} is a {config.kind!r} adapter and does not answer {' or '.join(lacking)}, which this job asks of it. "
+            f"It answers {answers}. Choose another kind for {role!r}."
+        )
+
+
+def _check_trust(role: str, config: AdapterConfig, location: Location, trust: Collection[str]) -> None:
+    if location is Location.LOCAL or role in trust:
+        return
+    if registry.is_ours(config):
+        what = "is a remote adapter"
+    else:
+        what = "comes from outside privolve, so counts as remote"
+    raise TrustError(f"{role!r} {what} and may not see private data. Use a local one, or add {role!r} to `trust`.")
 
 
 def _listed(configs: Mapping[str, AdapterConfig]) -> str:

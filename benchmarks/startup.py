@@ -24,7 +24,9 @@ def main() -> None:
     theirs = [sys.executable, "-c", "pass"]
     timed = [(seconds(ours), seconds(theirs)) for _ in range(pairs)]
     ratio = statistics.median(a / b for a, b in timed)
-    print(f"privolve --help: {statistics.median(a for a, _ in timed) * 1000:.0f} ms, {ratio:.1f} times `python -c pass`")
+    print(
+        f"privolve --help: {statistics.median(a for a, _ in timed) * 1000:.0f} ms, {ratio:.1f} times `python -c pass`"
+    )
 
 
 if __name__ == "__main__":

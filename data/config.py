@@ -23,7 +23,7 @@ PROPOSED = ("classes", "size", "channels", "range")
 SAFE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 
-class DataConfig(BaseModel, frozen=True, extra="forbid"):
+class DataConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Abstract: a kind implements `listing` and `survey`.
 
     name      the ledger's name of the set; by default the stem of `path`, or the kind where there is no path

@@ -9,7 +9,9 @@ matrix is ever taken: singular covariances are exact, not a special case. Heusel
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -60,19 +62,28 @@ class FrechetDistance:
     """The metric: how far the synthetic items' features are from the real ones'. Biased upwards at small n."""
 
     def __call__(self, real: Items, synthetic: Items, /) -> Score:
-        same_network(real, synthetic)
-        for items in (real, synthetic):
-            if len(items) < 2:
-                raise MetricError(f"{items.name}: a Frechet distance needs at least 2 items, not {len(items)}")
-        return Score(
-            name="Frechet distance",
-            subject=synthetic.name,
-            value=frechet_distance(GaussianFit.of(real.rows), GaussianFit.of(synthetic.rows)),
-            protected=real.protected and synthetic.protected,
-            better="lower",
-            network=real.network,
-            network_hash=real.network_hash,
-            reference=real.name,
-            n=len(synthetic),
-            reference_n=len(real),
-        )
+        return self.to(real)(synthetic)
+
+    def to(self, real: Items) -> Callable[[Items], Score]:
+        """The distance to `real`, which is fitted once however many sets are measured."""
+        fit_of_real = cache(lambda: GaussianFit.of(real.rows))
+
+        def score(synthetic: Items) -> Score:
+            same_network(real, synthetic)
+            for items in (real, synthetic):
+                if len(items) < 2:
+                    raise MetricError(f"{items.name}: a Frechet distance needs at least 2 items, not {len(items)}")
+            return Score(
+                name="Frechet distance",
+                subject=synthetic.name,
+                value=frechet_distance(fit_of_real(), GaussianFit.of(synthetic.rows)),
+                protected=real.protected and synthetic.protected,
+                better="lower",
+                network=real.network,
+                network_hash=real.network_hash,
+                reference=real.name,
+                n=len(synthetic),
+                reference_n=len(real),
+            )
+
+        return score

@@ -82,7 +82,7 @@ def _in_the_eye(
     embedded = gateway.open_trusted("eye").embed(data.test)
     held_out = _features(embedded, "held-out test", network, data.test, evolution, protected=data.test_is_public)
     synthetic = [_seen(name, population, network, gateway) for name, population in ((FINAL, final), (INITIAL, first))]
-    scores = _each(evolution, lambda items: FrechetDistance()(held_out, items), synthetic)
+    scores = _each(evolution, FrechetDistance().to(held_out), synthetic)
     if voters is not None:
         private = _features(voters, "private records", network, data.train, evolution, protected=False)
         try:
@@ -139,17 +139,30 @@ def _fitted(image: Image, records: PrivateSet) -> np.ndarray:
     from PIL import Image as Pillow
 
     picture = Pillow.fromarray(image.pixels[:, :, 0] if image.pixels.shape[2] == 1 else image.pixels)
-    picture = picture.convert("L" if records.channels == 1 else "RGB").resize((width, height), Pillow.Resampling.LANCZOS)
+    picture = picture.convert("L" if records.channels == 1 else "RGB").resize(
+        (width, height), Pillow.Resampling.LANCZOS
+    )
     return np.asarray(picture, dtype=np.uint8).reshape(height, width, records.channels)
 
 
 def _features(
-    embedded: Private[Voters], name: str, network: str, records: PrivateSet, evolution: PrivateEvolution, *, protected: bool
+    embedded: Private[Voters],
+    name: str,
+    network: str,
+    records: PrivateSet,
+    evolution: PrivateEvolution,
+    *,
+    protected: bool,
 ) -> Items:
     """Features of real records, disclosed."""
     opened = disclose(embedded, partition=records.partition, why=f"features: {name}", journal=evolution.run)
     return Items.of_records(
-        name=name, values=opened.embeddings, labels=opened.labels, valid=opened.valid, network=network, protected=protected
+        name=name,
+        values=opened.embeddings,
+        labels=opened.labels,
+        valid=opened.valid,
+        network=network,
+        protected=protected,
     )
 
 
@@ -170,5 +183,7 @@ def _write(evolution: PrivateEvolution, scores: Sequence[Score]) -> None:
     run = evolution.run
     for folder, kept in ((run.release, [each for each in scores if each.protected]), (run.private, list(scores))):
         content = json.dumps([each.to_json() for each in kept], indent=2, ensure_ascii=False)
-        durable.write_bytes(folder / "scores.json", content.encode() + b"\n", mode=0o644 if folder == run.release else 0o600)
+        durable.write_bytes(
+            folder / "scores.json", content.encode() + b"\n", mode=0o644 if folder == run.release else 0o600
+        )
     run.journal(Event.SAVED, scores=sum(each.protected for each in scores))

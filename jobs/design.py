@@ -9,8 +9,9 @@ import numpy as np
 
 from ..pe_engine import shares
 from ..pe_engine.histogram import LabelHistogram, NearestNeighbourHistogram, NoisyHistogram, NoisyLabelHistogram
+from ..pe_engine.selection import Sample
 from ..pe_engine.signal import Signal, signal
-from ..privacy.accounting import default_delta
+from ..privacy.accounting import check_delta, default_delta
 from ..privacy.ledger import PlannedRelease
 from ..privacy.mechanism import PrivacyTarget, calibrate
 
@@ -40,6 +41,7 @@ class Design:
             unit=privacy.unit,
             relation=privacy.relation,
         )
+        check_delta(target.delta, voters)
         labels = None
         if settings.shares == "released":
             labels = LabelHistogram(classes=len(classes)).with_noise(settings.share_noise)
@@ -68,18 +70,22 @@ class Design:
         return shares.uniform(len(self.classes)) if declared == "uniform" else shares.declared(declared, self.classes)
 
     def stages(self, label_shares: np.ndarray | None = None) -> Stages:
-        """The schedule, with uniform shares standing in for ones that are still to be released."""
+        """The schedule, with uniform shares standing in for ones that are still to be released.
+
+        Raises ValueError where an iteration asks for more candidates, or more neighbours, than a class will have.
+        """
         known = self.shares() if label_shares is None else label_shares
-        return self.config.stages(self.classes, shares.uniform(len(self.classes)) if known is None else known)
+        stages = self.config.stages(self.classes, shares.uniform(len(self.classes)) if known is None else known)
+        for number in range(1, self.config.evolution.iterations + 1):
+            self._check_pools(number, stages)
+        return stages
 
     def signals(self, stages: Stages) -> list[Signal]:
         """Signal against noise of each iteration's votes, first to last."""
         settings = self.config.evolution
         found: list[Signal] = []
         for number in range(1, settings.iterations + 1):
-            before, stage = stages(number - 1), stages(number)
-            kept = number == 1 or before.keep_selected
-            pool = [count * (before.folds + kept) for count in before.counts]
+            stage, pool = stages(number), _pool(number, stages)
             found.append(
                 signal(
                     voters=self.voters,
@@ -92,6 +98,27 @@ class Design:
                 )
             )
         return found
+
+    def _check_pools(self, number: int, stages: Stages) -> None:
+        settings, stage = self.config.evolution, stages(number)
+        for name, count, pool in zip(self.classes, stage.counts, _pool(number, stages), strict=True):
+            if count > pool and not isinstance(stage.selection, Sample):
+                raise ValueError(
+                    f"[evolution] iteration {number} selects {count} candidates of class {name!r} from a pool of {pool}; "
+                    "raise `variations` or the `count` before it, lower `count`, or select by sampling"
+                )
+            if settings.neighbours > pool:
+                raise ValueError(
+                    f"[evolution] neighbours = {settings.neighbours}, and iteration {number} has {pool} candidates of class "
+                    f"{name!r} to vote for; lower `neighbours`, or raise `count` or `variations`"
+                )
+
+
+def _pool(number: int, stages: Stages) -> list[int]:
+    """How many candidates of each class the records vote on."""
+    before = stages(number - 1)
+    kept = number == 1 or before.keep_selected
+    return [count * (before.folds + kept) for count in before.counts]
 
 
 def label_release(run: str) -> str:

@@ -25,7 +25,9 @@ IGNORED = ("OPENAI_BASE_URL", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_pr
 
 def doctor() -> bool:
     """Print the state of the installation; False if something that the core needs is missing."""
-    print(f"Python {platform.python_version()} on {platform.system()}, SQLite {sqlite3.sqlite_version}, {os.cpu_count()} cores")
+    print(
+        f"Python {platform.python_version()} on {platform.system()}, SQLite {sqlite3.sqlite_version}, {os.cpu_count()} cores"
+    )
     for name, version in versions().items():
         print(f"  {name:20} {version}")
     print("extras")

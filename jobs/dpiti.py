@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from ..adapters.contract import CaptionRequest, EmbedRequest, ImageRequest, Request, TextRequest
 from .evolution import PROBABILITY, Evolution, EvolutionConfig
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Probability = Annotated[float, PROBABILITY]
 
 
-class CaptionEvolution(Evolution):
+class CaptionEvolution(Evolution, frozen=True):
     """`[evolution]` of DPITI."""
 
     voting: Literal["image", "text"] = "image"
@@ -50,12 +50,14 @@ class CaptionEvolution(Evolution):
     tokens_per_word: float | None = Field(default=None, gt=0)
     images: int = Field(default=1, ge=1)
     """Paintings averaged for the comparison; the first is the candidate's picture."""
-    size: tuple[int, int] | None = None
+    size: tuple[PositiveInt, PositiveInt] | None = None
     """(width, height) of the paintings; None: that of the private images."""
 
 
-class DpitiConfig(EvolutionConfig):
+class DpitiConfig(EvolutionConfig, frozen=True):
     unit_of_candidates: ClassVar[str] = "captions"
+    spare_roles: ClassVar[tuple[str, ...]] = ("captioner",)
+    key_of_degree: ClassVar[str] = "blank_probability"
 
     kind: Literal["dpiti"] = "dpiti"
     evolution: CaptionEvolution
@@ -78,12 +80,12 @@ class DpitiConfig(EvolutionConfig):
             "painter": (ImageRequest,),
             "eye": (EmbedRequest,),
         }
-        if self.evolution.voting == "text":
+        if self._captions_private:
             roles["captioner"] = (CaptionRequest,)
         return roles
 
     def private_roles(self) -> tuple[str, ...]:
-        return ("captioner", "eye") if self.evolution.voting == "text" else ("eye",)
+        return ("captioner", "eye") if self._captions_private else ("eye",)
 
     def check(self, data: Split) -> None:
         if data.train.size is None and self.evolution.voting == "image":
@@ -91,12 +93,16 @@ class DpitiConfig(EvolutionConfig):
                 f'[data] {data.train.name!r} holds texts, and image voting compares images; set evolution.voting = "text"'
             )
         if data.train.size is None and self.evolution.size is None:
-            raise InputError("evolution.size: the private set has no images to take it from; give size = [width, height]")
+            raise InputError(
+                "evolution.size: the private set has no images to take it from; give size = [width, height]"
+            )
 
     def voters(self, gateway: Gateway, records: PrivateSet) -> Private[Voters]:
         if self.evolution.voting == "text" and records.size is not None:
             prompt = _caption_prompt(self.evolution.caption_prompt)
-            records = gateway.open_trusted("captioner").caption(records, prompt=prompt, max_tokens=self.evolution.max_tokens)
+            records = gateway.open_trusted("captioner").caption(
+                records, prompt=prompt, max_tokens=self.evolution.max_tokens
+            )
         return gateway.open_trusted("eye").embed(records)
 
     def maker(self, gateway: Gateway, data: PrivateSet) -> Maker:
@@ -139,7 +145,7 @@ class DpitiConfig(EvolutionConfig):
 
     def prompts(self) -> list[dict[str, str]]:
         wanted = [("initial", self.evolution.initial_prompt), ("vary", self.evolution.variation_prompt)]
-        if self.evolution.voting == "text":
+        if self._captions_private:
             wanted.append(("caption", self.evolution.caption_prompt))
         templates = [_template(kind, name) for kind, name in wanted]
         return [{"name": each.name, "digest": each.digest, "provenance": each.provenance} for each in templates]
@@ -150,13 +156,20 @@ class DpitiConfig(EvolutionConfig):
         scored = sum(left for _, left in pools[:-1])
         if settings.look_ahead:
             ahead = settings.look_ahead * scored
-            painted = sum(stages(settings.iterations).counts) + (ahead * settings.images if settings.voting == "image" else 0)
+            painted = sum(stages(settings.iterations).counts) + (
+                ahead * settings.images if settings.voting == "image" else 0
+            )
             return {"writer": made + ahead, "painter": painted, "eye": ahead * settings.images}
         if settings.voting == "text":
             return {"writer": made, "painter": sum(stages(settings.iterations).counts), "eye": scored}
         # A picture is painted once and kept with its caption; extra paintings are made anew.
         painted = made + (settings.images - 1) * scored
         return {"writer": made, "painter": painted, "eye": scored * settings.images}
+
+    @property
+    def _captions_private(self) -> bool:
+        """Whether private images are put into words; a set of texts has them already."""
+        return self.evolution.voting == "text" and self.data.size is not None
 
     def _rendered(self, gateway: Gateway, data: PrivateSet, rng: PublicRng):
         from ..pe_engine.scoring import RenderedScoring

@@ -1,37 +1,43 @@
 """From an exception to an exit code and one line.
 
-    2  the input is wrong: InputError, DataError, AdapterUnavailable, TrustError, other LedgerErrors, ValueErrors of engines
-    3  a budget or a limit: BudgetExceeded, OperationalError, Stopped, Transient, no space left
-    1  anything else is ours: the line says so
+2  the input is wrong, or a file that it names: InputError, DataError, AdapterError, TrustError, other LedgerErrors, ValueErrors of engines
+3  a budget or a limit: BudgetExceeded, OperationalError, Stopped, Transient, no space or memory left
+1  anything else is ours: the line says so
 """
 
 from __future__ import annotations
 
 import errno
 
-from ..adapters.contract import AdapterUnavailable, Stopped, Transient
+from ..adapters.contract import AdapterError, Stopped, Transient
+from ..cache.store import StoreBusy, StoreError, StoreFull
 from ..privacy.ledger import BudgetExceeded
 from ..privacy.private import OperationalError, PrivateStageError
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 def exit_code(error: BaseException) -> int:
     """0 is never returned: something went wrong."""
-    if isinstance(error, BudgetExceeded | OperationalError | Stopped | Transient):
+    if isinstance(error, BudgetExceeded | OperationalError | Stopped | Transient | StoreFull | StoreBusy):
         return 3
-    if isinstance(error, AdapterUnavailable | ValueError):
+    if isinstance(error, AdapterError | StoreError | ValueError):
         return 2
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in NO_SPACE):
         return 3
-    if isinstance(error, PermissionError | FileNotFoundError | NotADirectoryError):
+    if isinstance(error, OSError):
         return 2
     return 1
 
 
 def one_line(error: BaseException, code: int) -> str:
     """The error as one line for a person."""
+    if isinstance(error, MemoryError):
+        return "out of memory; nothing is lost: lower performance.chunk or free some, and run the same command again"
     if isinstance(error, OSError) and error.strerror:
-        way_out = "; free some and run the same command again" if code == 3 else ""
-        return f"{error.filename}: {error.strerror.lower()}{way_out}" if error.filename else f"{error.strerror.lower()}{way_out}"
+        way_out = "free some" if code == 3 else "give this user access to it, or name another place"
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror.lower()}; {way_out}, and run the same command again"
     text = " ".join(str(error).split())
     if code != 1 or isinstance(error, PrivateStageError):
         return text

@@ -9,6 +9,7 @@ an answer is in the cache.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -16,7 +17,7 @@ from pydantic import Field
 
 from ..neighbours import Distance
 from ..pe_engine.selection import Rank, Selection
-from .job import JobConfig, Table
+from .job import InputError, JobConfig, Table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 PROBABILITY = Field(ge=0, le=1)
 
 
-class Evolution(Table):
+class Evolution(Table, frozen=True):
     """The `[evolution]` table. Lists have one value for each of the iterations 0 to T (0 makes the first candidates).
 
     Lists of `select`, `threshold` and `keep_selected` have one for each of 1 to T.
@@ -50,7 +51,7 @@ class Evolution(Table):
     """How many variations are made of each selected candidate, and of each first one."""
     keep_selected: bool | tuple[bool, ...] = True
     select: Selection | tuple[Selection, ...] = Rank()
-    threshold: float | None | tuple[float | None, ...] = None
+    threshold: float | tuple[float | None, ...] | None = None
     neighbours: int = Field(default=1, ge=1)
     """k: for how many candidates a record votes."""
     distance: Distance = Distance.L2
@@ -64,7 +65,7 @@ class Evolution(Table):
     """The scale of that histogram's noise, in records."""
 
 
-class Evaluation(Table):
+class Evaluation(Table, frozen=True):
     """The `[evaluation]` table: what is measured in the end. Nothing of it reaches the evolution."""
 
     random_baseline: bool = False
@@ -76,10 +77,14 @@ class Evaluation(Table):
     """
 
 
-class EvolutionConfig(JobConfig):
+class EvolutionConfig(JobConfig, frozen=True):
     """A Private Evolution job. Kinds differ in how candidates are made and where they are compared."""
 
     unit_of_candidates: ClassVar[str]
+    spare_roles: ClassVar[tuple[str, ...]] = ()
+    """Roles that some settings of this kind do without: they may be named and not used."""
+    key_of_degree: ClassVar[str] = "degree"
+    """What the job file calls how much a variation changes."""
 
     evolution: Evolution
     evaluation: Evaluation = Evaluation()
@@ -116,6 +121,19 @@ class EvolutionConfig(JobConfig):
         """Refuse data that the job cannot use, before any record is read. Raises InputError."""
         raise NotImplementedError
 
+    def check_roles(self) -> None:
+        """Refuse adapters that cannot do what the job asks, or may not see what it shows them. Opens none."""
+        from ..adapters import gateway
+
+        known = {*self.roles(), *self.spare_roles}
+        for role in self.adapters:
+            if role not in known:
+                close = difflib.get_close_matches(role, sorted(known), n=1)
+                hint = f"did you mean {close[0]!r}?" if close else f"its roles are {', '.join(sorted(known))}"
+                raise InputError(f"adapters.{role}: {self.kind} has no such role; {hint}")
+        used = {role: config for role, config in self.adapters.items() if role in self.roles()}
+        gateway.check(used, trust=self.trust, asked=self.roles(), private=self.private_roles())
+
     def voters(self, gateway: Gateway, records: PrivateSet) -> Private[Voters]:
         """What the private records vote with."""
         raise NotImplementedError
@@ -145,17 +163,23 @@ class EvolutionConfig(JobConfig):
         from ..pe_engine.schedule import Stages
 
         settings = self.evolution
-        return Stages(
-            iterations=settings.iterations,
-            classes=classes,
-            shares=shares,
-            count=settings.count,
-            folds=settings.variations,
-            degree=self.degree,
-            selection=settings.select,
-            threshold=settings.threshold,
-            keep_selected=settings.keep_selected,
-        )
+        try:
+            return Stages(
+                iterations=settings.iterations,
+                classes=classes,
+                shares=shares,
+                count=settings.count,
+                folds=settings.variations,
+                degree=self.degree,
+                selection=settings.select,
+                threshold=settings.threshold,
+                keep_selected=settings.keep_selected,
+            )
+        except ValueError as error:
+            text = str(error)
+            for engine, key in (("folds", "variations"), ("selection", "select"), ("degree", self.key_of_degree)):
+                text = text.replace(f"`{engine}`", f"`{key}`")
+            raise InputError(f"[evolution] {text}") from None
 
     def pools(self, stages: Stages) -> list[tuple[int, int]]:
         """For each iteration 0 to T: (candidates that it makes, candidates in the population that it leaves)."""

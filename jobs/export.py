@@ -33,7 +33,10 @@ ALLOWED = (
 def publishable(run: Path) -> list[Path]:
     """The files of a run that may be published, relative to it, in a fixed order; links are never followed."""
     return sorted(
-        path.relative_to(run) for pattern in ALLOWED for path in run.glob(pattern) if path.is_file() and not path.is_symlink()
+        path.relative_to(run)
+        for pattern in ALLOWED
+        for path in run.glob(pattern)
+        if path.is_file() and not path.is_symlink()
     )
 
 

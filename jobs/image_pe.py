@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Degree = Annotated[float, PROBABILITY]
 
 
-class ImageEvolution(Evolution):
+class ImageEvolution(Evolution, frozen=True):
     """`[evolution]` of PE on images."""
 
     degree: Degree | tuple[Degree, ...] = 0.5
@@ -32,7 +32,7 @@ class ImageEvolution(Evolution):
     """What the painter is told for each class; None: the class's name."""
 
 
-class ImagePEConfig(EvolutionConfig):
+class ImagePEConfig(EvolutionConfig, frozen=True):
     unit_of_candidates: ClassVar[str] = "images"
 
     kind: Literal["image-pe"] = "image-pe"
@@ -57,7 +57,9 @@ class ImagePEConfig(EvolutionConfig):
             raise InputError(f"[data] {data.train.name!r} holds texts; image-pe needs images")
         prompts = self.evolution.prompts
         if prompts is not None and set(prompts) != set(data.train.classes):
-            raise InputError("evolution.prompts: give one prompt for each class, under its name, or leave the table out")
+            raise InputError(
+                "evolution.prompts: give one prompt for each class, under its name, or leave the table out"
+            )
 
     def voters(self, gateway: Gateway, records: PrivateSet) -> Private[Voters]:
         return gateway.open_trusted("eye").embed(records)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
 
 from ..adapters import registry as adapters
 from ..adapters.contract import AdapterConfig
@@ -38,13 +38,11 @@ Data = Annotated[SerializeAsAny[DataConfig], BeforeValidator(_data)]
 AnyAdapter = Annotated[SerializeAsAny[AdapterConfig], BeforeValidator(_adapter)]
 
 
-class Table(BaseModel):
+class Table(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """One table of a job file: frozen, and no unknown key."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
-
-class Privacy(Table):
+class Privacy(Table, frozen=True):
     """This run's share of the guarantee, and the ledger that it is taken from."""
 
     epsilon: float = Field(gt=0)
@@ -65,7 +63,7 @@ class Privacy(Table):
         return self
 
 
-class Performance(Table):
+class Performance(Table, frozen=True):
     """What cannot change the result; kept out of the run's identity."""
 
     cache: str | None = None
@@ -75,7 +73,7 @@ class Performance(Table):
     neighbours: Literal["auto", "numpy", "faiss", "torch"] = "auto"
 
 
-class JobConfig(Table):
+class JobConfig(Table, frozen=True):
     """What every job has. `kind` chooses the job; the config runs what it describes."""
 
     kind: str
@@ -127,14 +125,18 @@ def kinds() -> dict[str, type[JobConfig]]:
 def load(path: Path, settings: Sequence[str] = ()) -> JobConfig:
     """The job in a TOML file, with `--set a.b=value` applied in order. Raises InputError, one line."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise InputError(f"{path}: cannot be read: {reason}; name a job file, or make one with `privolve init KIND`") from None
+        raise InputError(
+            f"{path}: cannot be read: {reason}; name a job file, or make one with `privolve init KIND`"
+        ) from None
     try:
         table: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: not valid TOML: {error}") from None
+    except RecursionError:
+        raise InputError(f"{path}: its values are nested too deeply; a job file needs three levels") from None
     for setting in settings:
         _set(table, setting)
     return parse(table, where=str(path), base=path.parent)
@@ -144,7 +146,7 @@ def parse(table: Mapping[str, Any], *, where: str, base: Path) -> JobConfig:
     """The job that a table describes; relative paths of its data are taken from `base`."""
     kind = table.get("kind")
     known = kinds()
-    if kind not in known:
+    if not isinstance(kind, str) or kind not in known:
         raise InputError(f"{where}: kind: {kind!r} is no job kind; use one of {', '.join(sorted(known))}")
     try:
         config = known[kind].model_validate(dict(table))
@@ -161,7 +163,7 @@ def _set(table: dict[str, Any], setting: str) -> None:
         raise InputError(f"--set {setting}: write it as --set table.key=value")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         value = text
     *path, last = name.strip().split(".")
     for part in path:
@@ -175,8 +177,9 @@ def _set(table: dict[str, Any], setting: str) -> None:
 def _first(error: ValidationError, model: type[BaseModel]) -> str:
     """The first problem of a validation in one line, with the way out, and how many more there are."""
     problems = error.errors()
-    problem = problems[0]
-    place = [str(part) for part in problem["loc"]]
+    # A misspelt key is why another is missing; of a union's problems the deepest is about what was meant.
+    problem = min(problems, key=lambda each: (each["type"] != "extra_forbidden", -len(_place(each["loc"]))))
+    place = _place(problem["loc"])
     where = ".".join(place)
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     if problem["type"] == "extra_forbidden":
@@ -189,7 +192,17 @@ def _first(error: ValidationError, model: type[BaseModel]) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return f"{where}: {message}{more}" if where else f"{message}{more}"
-    return f"{where}: {message[:1].lower()}{message[1:]}, not {problem['input']!r}{more}"
+    return f"{where}: {message[:1].lower()}{message[1:]}, not {_short(problem['input'])}{more}"
+
+
+def _place(loc: Sequence[str | int]) -> list[str]:
+    """The keys on the way to a problem, without the names that pydantic gives to the members of a union."""
+    return [str(part) for part in loc if "[" not in str(part) and part not in ("int", "float", "bool", "str")]
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _keys(model: type[BaseModel], place: Sequence[str]) -> list[str]:

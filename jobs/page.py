@@ -112,15 +112,20 @@ def _subtitle(manifest: Mapping[str, Any], certificate: Mapping[str, Any], class
 
 
 def _galleries(folder: Path, classes: Sequence[str]) -> Iterable[Gallery]:
+    """The first candidates, the winners of each iteration, and in the end what is released."""
     numbers = store.finished_iterations(folder / "iterations")
+    samples = folder / "release" / "samples.npz"
     for number in numbers:
+        if number == numbers[-1] and samples.exists():
+            with np.load(samples, allow_pickle=False) as released:
+                images, labels = released["x"], released["y"]
+            yield Gallery.of(f"{_when(number)}, released", classes=classes, labels=labels, images=images)
+            continue
         iteration = folder / "iterations" / f"{number:03d}"
         if (iteration / "images.npz").exists():
             population = store.load_population(iteration)
-            kept = Population(tuple(each for each in population if each.fold == SELECTED)) if number else population
+            kept = Population(tuple(each for each in population if each.fold == SELECTED))
             shown = kept if len(kept) else population
-            if number == 0:
-                shown = Population(tuple(each for each in population if each.fold == SELECTED))
             images = [each.image.pixels for each in shown if each.image is not None]
             yield Gallery.of(_when(number), classes=classes, labels=shown.labels, images=images)
             continue
@@ -173,7 +178,7 @@ def _lineages(folder: Path) -> Iterable[Lineage]:
             steps = []
             for step, each in enumerate(lineage["steps"]):
                 name = f"{number}-{step}"
-                picture = Picture(pixels=pictures[name] if name in pictures else None, caption=each["caption"])
+                picture = Picture(pixels=pictures.get(name), caption=each["caption"])
                 steps.append(Ancestor(when=_when(each["born"]), picture=picture))
             yield Lineage(label=lineage["label"], steps=tuple(steps))
 

@@ -15,11 +15,9 @@ def text(config: JobConfig) -> str:
         raise InputError(f"kind: {config.kind!r} has no plan")
     data = config.data.load()
     config.check(data)
-    missing = [role for role in config.roles() if role not in config.adapters]
-    if missing:
-        raise InputError(f"adapters.{missing[0]}: missing; this job needs an adapter for {', '.join(config.roles())}")
+    config.check_roles()
+    config.prompts()
     design = Design.of(config, classes=data.train.classes, voters=data.train.count)
-    stages = design.stages()
     return "\n".join(
         [
             f"{config.kind} on {data.train.name}: {data.train.count:,} private slots, {len(data.train.classes)} classes",
@@ -71,4 +69,7 @@ def _signal(design: Design) -> list[str]:
             f"  histogram {number:<3} {each.expected_votes:8.2f} votes a candidate, noise {each.scale:.2f}, "
             f"{each.noise_share:.0%} of the winners picked by noise"
         )
-    return [*lines, *(f"  {advice}" for advice in dict.fromkeys(each.advice for each in design.signals(design.stages())))]
+    return [
+        *lines,
+        *(f"  {advice}" for advice in dict.fromkeys(each.advice for each in design.signals(design.stages()))),
+    ]

@@ -7,8 +7,8 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,23 +17,24 @@ from ..adapters.gateway import Counts, Gateway
 from ..cache.sqlite import SqliteStore
 from ..data.private_set import Split
 from ..data.voters import Voters
+from ..evaluation.report.content import ancestry
 from ..pe_engine import shares
 from ..pe_engine.evolve import Iteration, evolve
-from ..pe_engine.population import SELECTED, Population
+from ..pe_engine.population import SELECTED, Candidate, Population
 from ..pe_engine.schedule import Stage, Stages
-from ..pe_engine.scoring import Scoring
-from ..pe_engine.selection import Uniform, barred
+from ..pe_engine.selection import Sample, Uniform, barred
 from ..pe_engine.variation import Maker, initial, vary
 from ..privacy import durable
 from ..privacy.failpoint import failpoint
 from ..privacy.ledger import Ledger, Plan
+from ..privacy.ledger_store import FILE as LEDGER_FILE
 from ..privacy.private import Private
 from ..privacy.randomness import PublicRng
 from . import assess, certify, page, store
 from .design import Design, histogram_release, label_release
 from .evolution import EvolutionConfig
 from .progress import Bars
-from .run import Event, Run
+from .run import Event, Run, heads_seen
 
 GALLERY_OF_A_LABEL = 14
 GALLERY_EDGE = 160
@@ -54,18 +55,16 @@ class PrivateEvolution:
         config, run, began = self.config, self.run, time.monotonic()
         data = config.data.load(private_log=run.private_log)
         config.check(data)
+        config.check_roles()
         prompts = config.prompts()
+        Design.of(config, classes=data.train.classes, voters=data.train.count).stages()
         with ExitStack() as opened:
             ledger = opened.enter_context(open_ledger(config, data))
-            if (head := run.manifest.get("ledger_head")) is not None:
+            for head in heads_seen(ledger_folder(config).resolve(), [run.folder.parent, Path("experiments")]):
                 ledger.check_head(head)
             design = Design.of(config, classes=data.train.classes, voters=data.train.count, delta=ledger.delta)
             stages = design.stages()
             gateway = opened.enter_context(self._gateway(ledger))
-            for role, requests in config.roles().items():
-                gateway.require(role, *requests)
-            for role in config.private_roles():
-                gateway.check_trust(role)
             say_signal(design, stages)
             opened.enter_context(self.bars)
 
@@ -112,7 +111,7 @@ class PrivateEvolution:
         if design.labels is not None:
             name = label_release(run.id)
             counts = ledger.release(design.labels, voters, name=name, question=f"classes {len(data.train.classes)}")
-            run.journal(Event.RELEASED, name=name)
+            self._released(name, ledger)
             durable.write_bytes(run.release / "label_counts.json", json.dumps(counts["labels"].tolist()).encode())
             stages = design.stages(shares.released(counts["labels"]))
         maker = config.maker(gateway, data.train)
@@ -131,7 +130,7 @@ class PrivateEvolution:
             question = design.histogram.over(embeddings, population.labels, backend=config.performance.neighbours)
             name = histogram_release(run.id, number)
             released = ledger.release(question, voters, name=name, question=question.question)
-            run.journal(Event.RELEASED, name=name)
+            self._released(name, ledger)
             return population, barred(released["histogram"], embeddings)
 
         for iteration in evolve(
@@ -140,14 +139,16 @@ class PrivateEvolution:
             last=config.evolution.iterations,
             plan=stages,
             score=score,
-            vary=self._vary(maker),
+            vary=partial(vary, maker),
             rng=self.rng,
             final=config.evolution.final,
         ):
             self._save_iteration(iteration, gateway, data)
             population = iteration.population
         self.bars.stage("pictures")
-        first = Population(tuple(each for each in store.load_population(run.iterations / "000") if each.fold == SELECTED))
+        first = Population(
+            tuple(each for each in store.load_population(run.iterations / "000") if each.fold == SELECTED)
+        )
         return (
             config.pictured(population, gateway, data.train, self.rng),
             config.pictured(first, gateway, data.train, self.rng),
@@ -166,7 +167,7 @@ class PrivateEvolution:
                 counts=stage.counts,
                 folds=stage.folds,
                 degree=stage.degree,
-                selection=Uniform(),
+                selection=Uniform(replace=isinstance(stage.selection, Sample)),
                 keep_selected=stage.keep_selected,
             )
 
@@ -180,7 +181,7 @@ class PrivateEvolution:
             last=config.evolution.iterations,
             plan=at_random,
             score=score,
-            vary=self._vary(maker),
+            vary=partial(vary, maker),
             rng=PublicRng(config.seed + 1),
             final=config.evolution.final,
         ):
@@ -196,13 +197,12 @@ class PrivateEvolution:
             return shares.uniform(len(data.train.classes))
         return shares.declared(declared, data.train.classes)
 
-    def _vary(self, maker: Maker):
-        def varied(stage: Stage, number: int, selected: Population, rng: PublicRng) -> Population:
-            return vary(maker, stage, number, selected, rng)
-
-        return varied
-
     # What is saved.
+
+    def _released(self, name: str, ledger: Ledger) -> None:
+        """Remember that this ledger holds the release, before anything made of it is saved."""
+        self.run.record(ledger_head=ledger.head())
+        self.run.journal(Event.RELEASED, name=name)
 
     def _save(self, number: int, population: Population, gateway: Gateway, *, arrays: Mapping[str, np.ndarray]) -> None:
         failpoint("run-before-save")
@@ -232,13 +232,15 @@ class PrivateEvolution:
             for number in store.finished_iterations(self.run.iterations)
             for each in store.load_population(self.run.iterations / f"{number:03d}")
         }
-        chosen: list[Any] = []
+        parents = {each.id: each.parent for each in known.values()}
+        ancestors = {each.id: [one for one in ancestry(parents, each.id) if one in known] for each in final}
+        chosen: list[Candidate] = []
         seen: Counter[int] = Counter()
-        for candidate in sorted(final, key=lambda each: -len(_line(known, each.id))):
+        for candidate in sorted(final, key=lambda each: -len(ancestors[each.id])):
             if seen[candidate.label] == 0 and len(chosen) < LINEAGES:
                 chosen.append(candidate)
                 seen[candidate.label] += 1
-        lines = [_line(known, candidate.id) for candidate in chosen]
+        lines = [ancestors[candidate.id] for candidate in chosen]
         members = {identity: known[identity] for line in lines for identity in line}
         pictured = {
             each.id: each
@@ -273,7 +275,7 @@ class PrivateEvolution:
             {role: config.adapters[role] for role in config.roles() if role in config.adapters},
             trust=config.trust,
             store=SqliteStore(folder / "answers.db"),
-            private_dir=ledger_folder(config) / "private" / "answers",
+            private_dir=ledger_folder(config) / "answers",
             key=ledger.key,
             namespace=self.run.id,
             chunk=config.performance.chunk,
@@ -286,7 +288,7 @@ class PrivateEvolution:
 
 
 def open_ledger(config: EvolutionConfig, data: Split) -> Ledger:
-    """The private set's ledger, made at its first run."""
+    """The private set's ledger, made at its first run: the delta of that run, if it states one, is the ledger's."""
     privacy = config.privacy
     total = None
     if privacy.total_epsilon is not None and privacy.total_delta is not None:
@@ -297,6 +299,7 @@ def open_ledger(config: EvolutionConfig, data: Split) -> Ledger:
         slots=data.train.count,
         unit=privacy.unit,
         relation=privacy.relation,
+        delta=None if (ledger_folder(config) / LEDGER_FILE).exists() else privacy.delta,
         total=total,
         purpose=config.purpose,
         records=data.train.records,
@@ -338,9 +341,3 @@ def small(pixels: np.ndarray) -> np.ndarray:
     """At most `GALLERY_EDGE` on the longer edge, by whole steps."""
     step = max(1, -(-max(pixels.shape[:2]) // GALLERY_EDGE))
     return pixels[::step, ::step]
-
-
-def _line(known: Mapping[str, Any], identity: str) -> list[str]:
-    from ..evaluation.report.content import ancestry
-
-    return [each for each in ancestry({each.id: each.parent for each in known.values()}, identity) if each in known]

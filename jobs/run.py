@@ -1,21 +1,23 @@
 """A run: its folder, manifest, journal and lock, and the rule that the same command resumes.
 
-    experiments/2026-11-22-dpiti-digits-3fa9/
-      run.json  journal.jsonl      internal
-      iterations/  release/        public
-      private/                     mode 0700
+experiments/2026-11-22-dpiti-digits-3fa9/
+  run.json  journal.jsonl      internal
+  iterations/  release/        public
+  private/                     mode 0700
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import fcntl
 import json
 import os
 import platform
 import secrets
+import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
@@ -24,6 +26,7 @@ from typing import Any, Self
 
 from .. import __version__
 from ..privacy import durable
+from ..privacy.private import OperationalError
 from .job import InputError, JobConfig
 
 
@@ -44,9 +47,9 @@ class Event(StrEnum):
 class Run:
     """One run of one job, held by one process. Use as a context manager: leaving it gives up the lock."""
 
-    def __init__(self, folder: Path, manifest: dict[str, Any], lock: int) -> None:
+    def __init__(self, folder: Path, manifest: dict[str, Any], lock: int, *, is_resumed: bool) -> None:
         self.folder = folder
-        self.is_resumed = (folder / "run.json").exists()
+        self.is_resumed = is_resumed
         self._manifest = manifest
         self._lock = lock
 
@@ -62,17 +65,15 @@ class Run:
             folder.mkdir(parents=True, exist_ok=True)
             lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise InputError(
-                f"{folder}: cannot be written ({error.strerror}); name another folder with --out"
-            ) from None
+            raise _unwritable(folder, error) from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(lock)
             raise InputError(f"{folder}: another process is running this run; wait for it, or stop it first") from None
         try:
-            manifest = _manifest(folder, config, digest)
-            run = cls(folder, manifest, lock)
+            before = _before(folder, config, digest)
+            run = cls(folder, before or _manifest(folder, config, digest), lock, is_resumed=before is not None)
             run._prepare()
         except BaseException:
             os.close(lock)
@@ -107,7 +108,8 @@ class Run:
     def record(self, **facts: Any) -> None:
         """Set facts of the manifest, durably."""
         self._manifest.update(facts)
-        durable.write_bytes(self.folder / "run.json", json.dumps(self._manifest, indent=2, ensure_ascii=False).encode() + b"\n")
+        content = json.dumps(self._manifest, indent=2, ensure_ascii=False).encode() + b"\n"
+        durable.write_bytes(self.folder / "run.json", content, mode=0o600)
 
     def journal(self, event: Event, **facts: str | int | float) -> None:
         """Append one entry. Facts are public values or names of types, never the text of an exception."""
@@ -138,7 +140,9 @@ class Run:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
+    ) -> None:
         try:
             if kind is not None and self._manifest["status"] != "finished":
                 event = Event.INTERRUPTED if issubclass(kind, KeyboardInterrupt) else Event.FAILED
@@ -155,12 +159,35 @@ class Run:
             for folder in (self.iterations, self.release):
                 folder.mkdir(exist_ok=True)
             self.private.mkdir(mode=0o700, exist_ok=True)
-            for unfinished in self.folder.rglob(".*.tmp"):  # Left by a process that was killed while it wrote.
-                unfinished.unlink()
+            for unfinished in list(self.folder.rglob(".*.tmp")):  # Left by a process that was killed while it wrote.
+                if unfinished.is_dir():
+                    shutil.rmtree(unfinished)
+                else:
+                    unfinished.unlink(missing_ok=True)
             if not self.is_finished:
                 self.journal(Event.RESUMED if self.is_resumed else Event.STARTED, version=__version__)
         except OSError as error:
-            raise InputError(f"{self.folder}: cannot be written ({error.strerror}); free space or name another --out") from None
+            raise _unwritable(self.folder, error) from None
+
+
+def _unwritable(folder: Path, error: OSError) -> InputError | OperationalError:
+    """What to raise when a run's folder takes no writing."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OperationalError(f"{folder}: no space left; nothing is lost: free some, and run the same command again")
+    return InputError(f"{folder}: cannot be written ({error.strerror}); name another folder with --out")
+
+
+def heads_seen(ledger: Path, roots: Collection[Path]) -> set[str]:
+    """The heads that runs in folders under `roots` saw in this ledger: one that lacks any of them was rolled back."""
+    heads: set[str] = set()
+    for path in {path.resolve() for root in roots for path in root.glob("*/run.json")}:
+        try:
+            manifest = read_manifest(path.parent)
+        except InputError:
+            continue  # A damaged manifest stops its own run alone.
+        if manifest.get("ledger") == str(ledger) and "ledger_head" in manifest:
+            heads.add(manifest["ledger_head"])
+    return heads
 
 
 def _find(root: Path, config: JobConfig, digest: str) -> Path | None:
@@ -179,11 +206,18 @@ def _new_folder(root: Path, config: JobConfig, digest: str) -> Path:
     return folder
 
 
+MANIFEST = frozenset({"id", "status", "kind", "started", "config_digest", "config", "commit", "versions"})
+"""What every `run.json` says from its start."""
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """`run.json` of a run's folder. Raises InputError when there is none or it is damaged."""
     path = folder / "run.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(manifest, dict) or not MANIFEST <= set(manifest):
+            raise ValueError(path)
+        return manifest
     except FileNotFoundError:
         raise InputError(f"{folder}: holds no run (no run.json); name a run's folder") from None
     except OSError as error:
@@ -192,17 +226,27 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise InputError(f"{path}: damaged; restore it, or start a new run with another --out") from None
 
 
-def _manifest(folder: Path, config: JobConfig, digest: str) -> dict[str, Any]:
-    if (folder / "run.json").exists():
-        manifest = read_manifest(folder)
-        if manifest.get("config_digest") != digest:
-            place = _difference(manifest.get("config", {}), config.resolved())
-            raise InputError(
-                f"{folder}: holds a run of another configuration ({place} differs); name another --out, or undo the change"
-            )
+def _before(folder: Path, config: JobConfig, digest: str) -> dict[str, Any] | None:
+    """The manifest of the run that `folder` holds; None if it holds none yet.
+
+    A command that was refused before its plan was reserved leaves no run: the corrected one takes its folder over.
+    """
+    if not (folder / "run.json").exists():
+        if any(not entry.name.startswith(".") for entry in folder.iterdir()):
+            raise InputError(f"{folder}: is not empty and holds no run; name another --out")
+        return None
+    manifest = read_manifest(folder)
+    if manifest["config_digest"] == digest:
         return manifest
-    if any(not entry.name.startswith(".") for entry in folder.iterdir()):
-        raise InputError(f"{folder}: is not empty and holds no run; name another --out")
+    if "ledger" not in manifest:
+        return None
+    place = _difference(manifest["config"], config.resolved())
+    raise InputError(
+        f"{folder}: holds a run of another configuration ({place} differs); name another --out, or undo the change"
+    )
+
+
+def _manifest(folder: Path, config: JobConfig, digest: str) -> dict[str, Any]:
     return {
         "format": 1,
         "id": f"{folder.name}-{secrets.token_hex(4)}",
@@ -227,7 +271,18 @@ def _difference(before: Any, after: Any, place: str = "") -> str:
 
 def versions() -> dict[str, str]:
     """What the result may depend on: ours, Python's and the libraries' versions."""
-    names = ("numpy", "scipy", "scikit-learn", "pillow", "matplotlib", "opendp", "dp-accounting", "cryptography", "faiss-cpu", "torch")
+    names = (
+        "numpy",
+        "scipy",
+        "scikit-learn",
+        "pillow",
+        "matplotlib",
+        "opendp",
+        "dp-accounting",
+        "cryptography",
+        "faiss-cpu",
+        "torch",
+    )
     found = {"privolve": __version__, "python": platform.python_version()}
     for name in names:
         try:
@@ -243,9 +298,14 @@ def code_commit() -> str:
     if not (here / ".git").exists():
         return ""
     try:
-        commit = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
+        commit = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10
+        )
         state = subprocess.run(
-            ["git", "-C", str(here), "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, timeout=10
+            ["git", "-C", str(here), "status", "--porcelain", "--untracked-files=no"],
+            capture_output=True,
+            text=True,
+            timeout=10,
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""

@@ -120,14 +120,16 @@ def _lines(population: Population, classes: Sequence[str] | None) -> bytes:
 
 
 def _file_name(text: str) -> str:
-    return "".join(character if character.isalnum() or character in "-." else "-" for character in text)
+    """`text` with nothing that a file system may refuse; not hidden, and short enough."""
+    safe = "".join(character if character.isalnum() or character in "-." else "-" for character in text)
+    return safe.encode()[:120].decode(errors="ignore").replace(".", "-", safe.startswith("."))
 
 
 def _png(pixels: np.ndarray) -> bytes:
     from PIL import Image as Pillow
 
     stream = io.BytesIO()
-    Pillow.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(stream, format="PNG")
+    Pillow.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(stream, format="PNG", compress_level=1)
     return stream.getvalue()
 
 
@@ -142,5 +144,7 @@ def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name, array in arrays.items():
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), _npy(array), zipfile.ZIP_DEFLATED, 1)
+            archive.writestr(
+                zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), _npy(array), zipfile.ZIP_DEFLATED, 1
+            )
     return stream.getvalue()

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 from ..privacy import statement
+from .certify import MADE_AFTERWARDS
+from .export import publishable
 from .job import InputError
+from .run import read_manifest
 
 
 def verify(run: Path, *, live: bool = False) -> bool:
@@ -16,20 +20,32 @@ def verify(run: Path, *, live: bool = False) -> bool:
     """
     if not (run / "release").is_dir():
         raise InputError(f"{run}: holds no release; name a run's folder or an exported one")
-    problems = [*statement.verify(run), *_changed_images(run)]
+    certified = (run / "release" / statement.FILE).exists()
+    if not certified and (run / "run.json").exists() and read_manifest(run)["status"] != "finished":
+        raise InputError(f"{run}: is not finished, so it has no certificate yet; run its job again first")
+    problems = [*statement.verify(run), *_changed_images(run), *_unlisted(run)]
     for problem in problems:
         print(f"does not hold: {problem}")
     if problems:
         return False
     print(statement.summary(run))
     if live:
-        from .run import read_manifest
-
         problems, text = statement.verify_ledger(run, Path(read_manifest(run)["ledger"]))
         for problem in problems:
             print(f"does not hold: {problem}")
         print(text)
     return not problems
+
+
+def _unlisted(run: Path) -> list[str]:
+    """Files beside the certified ones that a reader could take for them."""
+    try:
+        listed = set(json.loads((run / "release" / statement.FILE).read_bytes())["artefacts"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return []  # Said by `statement.verify`.
+    made = {f"release/{name}" for name in MADE_AFTERWARDS}
+    found = {path.as_posix() for path in publishable(run) if path.parent.as_posix() != "release/images"}
+    return [f"{name} is not part of what was certified" for name in sorted(found - listed - made)]
 
 
 def _changed_images(run: Path) -> list[str]:

@@ -223,8 +223,8 @@ class Index:
             for part in todo:
                 work(part)
             return
-        limited = _controller().limit(limits=1, user_api="blas")
-        with _one_at_a_time, limited, ThreadPoolExecutor(self._scan.threads) as pool:
+        one_thread = functools.partial(_controller().limit, limits=1, user_api="blas")
+        with _one_at_a_time, one_thread(), ThreadPoolExecutor(self._scan.threads) as pool:
             for _ in pool.map(work, todo):
                 pass
 

@@ -46,7 +46,7 @@ class PoolTooSmall(SelectionError):
 
 
 class _Rule(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Rank(_Rule):

@@ -49,7 +49,8 @@ class Content:
 class Maker(Protocol):
     """What a kind of candidate needs: its requests and how its answers are read. `rng` gives the request's own randomness."""
 
-    role: str
+    @property
+    def role(self) -> str: ...
 
     @property
     def adapter(self) -> Adapter[Any, Any]: ...

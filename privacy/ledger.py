@@ -19,6 +19,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, final
 
@@ -359,9 +360,10 @@ class Ledger:
                     f"release {name} was charged with another {', '.join(differs)}. Restore what was there then, or begin a "
                     "new run."
                 )
-            if attempts[-1].outcome != "released" and (why := book.above_share(plan.run, another=name)):
+            if attempts[-1].outcome != "released" and book.above_share(plan.run, another=name):
                 raise BudgetExceeded(
-                    f"release {name} was attempted {len(attempts)} times and one more is charged anew, but {why}."
+                    f"release {name} was attempted {len(attempts)} times without an answer, and one more would be charged "
+                    "anew, above this run's share. Begin a new run: change `seed`, or name another folder with --out."
                 )
         return plan.run, charge
 
@@ -531,9 +533,12 @@ def _register(
                 "be recognised. Put that key back."
             )
         if differences := asked.differences(terms, created.get("name", "")):
+            way_out = "name another ledger and declare why its records are others"
+            if not book.plans:
+                way_out = "remove its folder, as nothing was ever released or planned from it"
             raise TermsDiffer(
                 f"{store.directory}: this ledger was made with {'; '.join(differences)}. Its terms are fixed: give those, or "
-                "name another ledger and declare why its records are others."
+                f"{way_out}."
             )
     else:
         drafts.append(asked.created(key))
@@ -600,8 +605,9 @@ def _read(store: LedgerStore) -> Book:
 def _keyed_digest(key: bytes, name: str, value: PrivateInput) -> str:
     """Of all that the mechanism reads; the length of every part counts."""
     keyed = hmac.new(key, b"input", hashlib.sha256)
-    for part in _framed(name.encode(), value.parts()):
-        keyed.update(part)
+    framed = _framed(name.encode(), value.parts())
+    while some := b"".join(islice(framed, 256)):
+        keyed.update(some)
     return keyed.hexdigest()
 
 

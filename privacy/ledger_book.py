@@ -316,11 +316,12 @@ class Book:
         others = [self.plans[run].plan.share for run in self.runs(plan.partition) if run != plan.run]
         epsilon = _exact_sum([share.epsilon, *(other.epsilon for other in others)])
         delta = _exact_sum([share.delta, *(other.delta for other in others)])
+        left = self.spent(plan.partition).left or (0.0, 0.0)
         if terms.total is not None and (epsilon > _exact(terms.total[0]) or delta > _exact(terms.total[1])):
             return (
                 f"with the {len(others)} plans before it, it would come to ({float(epsilon):g}, {float(delta):g}), "
-                f"above the owner's total ({terms.total[0]:g}, {terms.total[1]:g}) for partition {plan.partition}; "
-                "ask for a smaller share"
+                f"above the owner's total ({terms.total[0]:g}, {terms.total[1]:g}) for partition {plan.partition}; ask for at "
+                f"most what is left, ({left[0]:g}, {left[1]:g})"
             )
         if terms.purpose == "private" and delta * terms.slots >= 1:
             return (

@@ -7,6 +7,7 @@ on the disk.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -347,4 +348,6 @@ def _damaged(directory: Path, why: str) -> LedgerDamaged:
 
 
 def _not_accessible(path: Path, error: OSError) -> LedgerError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return LedgerWriteError(f"{path}: no space left. Make room, then give the same command again; the ledger is safe.")
     return LedgerError(f"{path}: cannot be used ({error.strerror}). Give a folder that can be read and written.")

@@ -12,7 +12,7 @@ import json
 import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Context, Decimal
 from itertools import zip_longest
 from pathlib import Path, PurePosixPath
@@ -49,7 +49,7 @@ class Certificate:
     epsilon: float
     delta: float
     claim: str
-    document: Mapping[str, Any]
+    document: Mapping[str, Any] = field(repr=False)
 
     @property
     def text(self) -> str:
@@ -371,7 +371,7 @@ def _claim(document: Mapping[str, Any]) -> str:
     epsilon, delta = _shown(document["epsilon"]), _shown(document["delta"])
     together, ledger = document["together"], document["ledger"]
     change = _NEIGHBOURS[Relation(document["relation"])].format(unit=document["unit"], slots=document["slots"])
-    public = ", ".join(["N", *manifest.get("public", _PUBLIC)])
+    *public, last_public = "N", *manifest.get("public", _PUBLIC)
     trusted = ", ".join(str(item.get("role", item)) for item in document["egress"]) or "none"
     commit = manifest.get("commit") or f"of digest {document['code'].get('source', 'unknown')[:16]}"
     where = (
@@ -397,7 +397,7 @@ def _claim(document: Mapping[str, Any]) -> str:
         opening = f"NO GUARANTEE: epsilon is infinite, because {reason}. What would be claimed otherwise: {opening}"
     return (
         f"{opening}{change} changes the probability of any event of the outputs by at most a factor e^{epsilon}, plus {delta}. "
-        f"{public} are public by declaration. "
+        f"{', '.join(public)} and {last_public} are public by declaration. "
         f"Replace-one: ({_shown(document['replace_one']['epsilon'])}, {delta}). "
         "A person with g records has the g-fold group guarantee; duplicates are not detected. "
         f"Holds for ideal randomness; noise: {document['noise']['kind']}, CSPRNG assumed. "

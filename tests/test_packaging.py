@@ -48,7 +48,9 @@ def test_every_entry_point_names_a_class_that_is_there():
             assert installed[name].load().model_fields["kind"].default == name
 
 
-@pytest.mark.parametrize("module", ["torch", "numpy", "pydantic", "dp_accounting", "scipy", "sklearn", "opendp", "rich"])
+@pytest.mark.parametrize(
+    "module", ["torch", "numpy", "pydantic", "dp_accounting", "scipy", "sklearn", "opendp", "rich"]
+)
 def test_help_does_not_import(module: str):
     code = f"""
 import contextlib, io, sys
@@ -69,7 +71,10 @@ def test_the_doctests_hold():
     failed = []
     for package in PROJECT["tool"]["setuptools"]["packages"]:
         module = importlib.import_module(package)
-        names = [package, *(f"{package}.{found.name}" for found in pkgutil.iter_modules(module.__path__) if not found.ispkg)]
+        names = [
+            package,
+            *(f"{package}.{found.name}" for found in pkgutil.iter_modules(module.__path__) if not found.ispkg),
+        ]
         for name in names:
             if name.split(".")[1:2] and name.split(".")[1] in NOT_PACKAGES:
                 continue

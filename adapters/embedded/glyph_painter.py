@@ -17,6 +17,7 @@ from .wording import BY_PARAMETER, FONT_FAMILIES, Attributes, read
 class GlyphPainterConfig(AdapterConfig):
     answers: ClassVar[tuple[type, ...]] = (ImageRequest,)
     location: ClassVar[Location] = Location.LOCAL
+    cheap: ClassVar[bool] = True
 
     kind: str = Field(default="glyph-painter", pattern="^glyph-painter$")
     jitter: float = Field(default=0.3, ge=0, le=1)

@@ -43,6 +43,7 @@ class GlyphsConfig(AdapterConfig):
 
     answers: ClassVar[tuple[type, ...]] = (ImageRequest, ImageVariationRequest)
     location: ClassVar[Location] = Location.LOCAL
+    cheap: ClassVar[bool] = True
 
     kind: str = Field(default="glyphs", pattern="^glyphs$")
     fonts: tuple[str, ...] | None = None

@@ -26,6 +26,7 @@ _FLAT = 0.1
 class GradientsConfig(AdapterConfig):
     answers: ClassVar[tuple[type, ...]] = (EmbedRequest,)
     location: ClassVar[Location] = Location.LOCAL
+    cheap: ClassVar[bool] = True
 
     kind: str = Field(default="gradients", pattern="^gradients$")
     size: tuple[Side, Side] | None = None

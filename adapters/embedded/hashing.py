@@ -22,6 +22,7 @@ _WORD = re.compile(r"\w+")
 class HashingConfig(AdapterConfig):
     answers: ClassVar[tuple[type, ...]] = (EmbedRequest,)
     location: ClassVar[Location] = Location.LOCAL
+    cheap: ClassVar[bool] = True
 
     kind: str = Field(default="hashing", pattern="^hashing$")
     dimensions: int = Field(default=512, ge=1)

@@ -24,6 +24,7 @@ SAMPLE_MARKER = "Text:"
 class LexiconConfig(AdapterConfig):
     answers: ClassVar[tuple[type, ...]] = (TextRequest,)
     location: ClassVar[Location] = Location.LOCAL
+    cheap: ClassVar[bool] = True
 
     kind: str = Field(default="lexicon", pattern="^lexicon$")
     detail: float = Field(default=0.5, ge=0, le=1)

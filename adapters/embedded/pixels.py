@@ -17,6 +17,7 @@ Side = Annotated[int, Field(ge=1)]
 class PixelsConfig(AdapterConfig):
     answers: ClassVar[tuple[type, ...]] = (EmbedRequest,)
     location: ClassVar[Location] = Location.LOCAL
+    cheap: ClassVar[bool] = True
 
     kind: str = Field(default="pixels", pattern="^pixels$")
     size: tuple[Side, Side] | None = None

@@ -94,7 +94,7 @@ def test_a_remote_adapter_may_not_see_private_data(gateway):
 
 def test_an_adapter_from_elsewhere_may_not_see_private_data_either(gateway):
     opened = gateway({"eye": EyeConfig()})
-    with pytest.raises(TrustError, match=r"'eye' is an adapter from outside privolve.*add 'eye' to `trust`"):
+    with pytest.raises(TrustError, match=r"'eye' comes from outside privolve.*add 'eye' to `trust`"):
         opened.check_trust("eye")
     with pytest.raises(TrustError):
         opened.open_trusted("eye")

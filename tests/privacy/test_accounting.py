@@ -118,8 +118,9 @@ def test_the_closed_form_is_the_integral_of_the_privacy_loss(mu: float, eps: flo
     assert gaussian_delta(mu, eps) == pytest.approx(integral, rel=1e-6, abs=1e-14)
 
 
-@pytest.mark.parametrize(("sigma", "uses"), [(30.7496, 1), (11.7973, 10), (2.2356, 20), (1.0, 5), (0.5, 3)])
-@pytest.mark.parametrize("chosen", [1e-5, 1e-8])
+@pytest.mark.parametrize(
+    ("sigma", "uses", "chosen"), [(30.7496, 1, 1e-5), (11.7973, 10, 1e-5), (2.2356, 20, 1e-8), (0.8, 3, 1e-5)]
+)
 def test_the_closed_form_agrees_with_the_gaussian_pld(sigma: float, uses: int, chosen: float) -> None:
     interval = 1e-4 * min(1.0, 3 / sigma)
     loss = pld.from_gaussian_mechanism(sigma, value_discretization_interval=interval).self_compose(uses)
@@ -156,8 +157,8 @@ def brute_delta(scale: float, pairs: int, eps: float) -> float:
 
 
 @pytest.mark.parametrize("pairs", [1, 2, 5])
-@pytest.mark.parametrize("scale", [0.3, 0.7, 1.0, 2.5, 3.99, 4.01, 9.0])
-@pytest.mark.parametrize("eps", [0.0, 0.2, 1.0, 3.0])
+@pytest.mark.parametrize("scale", [0.3, 1.0, 2.5, 3.99, 4.01, 9.0])
+@pytest.mark.parametrize("eps", [0.0, 0.5, 3.0])
 def test_delta_of_discrete_noise_is_what_direct_convolution_gives(scale: float, pairs: int, eps: float) -> None:
     exact = delta([DiscreteGaussian(scale=scale, cells=pairs)], eps)
     assert exact == pytest.approx(brute_delta(scale, pairs, eps), rel=1e-9, abs=1e-13)
@@ -241,7 +242,7 @@ def test_the_truncated_tails_are_added_to_delta() -> None:
     assert epsilon([cost], 5.2e-29) < math.inf
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     st.floats(0.3, 60), st.integers(1, 6), st.integers(1, 30), st.floats(1e-10, 1e-2), st.sampled_from(list(Relation))
 )
@@ -253,11 +254,12 @@ def test_more_noise_costs_less_and_delta_and_epsilon_are_inverse(
     assert delta([cost], eps, relation) <= chosen
     if eps > 1e-6:
         assert delta([cost], eps * (1 - 1e-6), relation) > chosen * (1 - 1e-4)
-    wider = DiscreteGaussian(scale=scale * 1.1, cells=cells, copies=copies)
-    assert epsilon([wider], chosen, relation) <= eps
+    if scale > 3:  # below, a wider lattice distribution can cost more: its next outcome comes into reach of delta
+        wider = DiscreteGaussian(scale=scale * 1.1, cells=cells, copies=copies)
+        assert epsilon([wider], chosen, relation) <= eps
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(st.permutations([DiscreteGaussian(scale=9.0), DiscreteGaussian(scale=20.0, copies=3), PureEpsilon(epsilon=0.1)]))
 def test_the_order_of_releases_does_not_matter_and_each_costs_something(plan: list[Cost]) -> None:
     assert epsilon(plan, 1e-5) == pytest.approx(
@@ -286,7 +288,7 @@ def test_a_scale_beyond_accounting_is_refused_in_one_line(scale: float) -> None:
 # --- Poisson-sampled releases -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("q", "sigma", "steps"), [(0.01, 1.0, 500), (0.2, 5.0, 100), (1.0, 5.0, 10)])
+@pytest.mark.parametrize(("q", "sigma", "steps"), [(0.05, 1.0, 100), (0.2, 5.0, 100), (1.0, 5.0, 10)])
 @pytest.mark.parametrize("relation", [Relation.ZERO_OUT, Relation.REPLACE_ONE])
 def test_sampled_releases_agree_with_dp_accountings_accountant(
     q: float, sigma: float, steps: int, relation: Relation

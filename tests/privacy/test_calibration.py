@@ -66,7 +66,7 @@ def multiplier(noisy: Noisy) -> float:
     return noisy.cost.noise_multiplier
 
 
-@pytest.mark.parametrize("relation", list(Relation))
+@pytest.mark.parametrize("relation", [Relation.ZERO_OUT, Relation.REPLACE_ONE])
 @pytest.mark.parametrize("cells", [1, 5])
 @pytest.mark.parametrize("uses", [1, 10, 20])
 @pytest.mark.parametrize("eps", [0.1, 0.5, 1, 2, 4, 7.89, 10])
@@ -133,7 +133,7 @@ def test_replace_one_needs_the_noise_of_twice_the_changes() -> None:
     assert one == pytest.approx(twice, rel=1e-8)
 
 
-@pytest.mark.parametrize("config", [Training(probability=0.02, steps=300), Selection(), Weighted()])
+@pytest.mark.parametrize("config", [Training(probability=0.1, steps=100), Selection(), Weighted()])
 @pytest.mark.parametrize("relation", [Relation.ZERO_OUT, Relation.REPLACE_ONE])
 def test_every_kind_of_cost_is_calibrated(config, relation: Relation) -> None:
     found = calibrate(config, target(2.0, relation=relation), uses=2)

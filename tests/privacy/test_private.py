@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import traceback
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -24,15 +25,12 @@ ROOT = Path(privolve.__file__).parent
 CANARY = "canary-7f3a"
 
 
-def sources() -> list[Path]:
+@lru_cache
+def sources() -> tuple[Path, ...]:
     """Every Python file of the project but its tests."""
-    skip = {"tests", ".venv", "build", "dist", "benchmarks"}
-    return [
-        path
-        for path in ROOT.rglob("*.py")
-        if not skip & set(path.relative_to(ROOT).parts)
-        and not any(part.startswith(".") for part in path.parts[len(ROOT.parts) :])
-    ]
+    skip = {"tests", "build", "dist", "benchmarks"}
+    folders = [path for path in ROOT.iterdir() if path.is_dir() and path.name not in skip and path.name[0] != "."]
+    return (*ROOT.glob("*.py"), *(path for folder in folders for path in folder.rglob("*.py")))
 
 
 @pytest.mark.parametrize(
@@ -161,8 +159,13 @@ def test_disclosing_writes_the_journal_line_first() -> None:
 # --- who may open and map ---------------------------------------------------------------------------------------------
 
 
+@lru_cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def names_in(path: Path) -> set[str]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path)
     found = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     found |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     found |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
@@ -186,7 +189,7 @@ def test_only_privacy_data_and_the_gateway_map_private_values() -> None:
             and isinstance(node.func, ast.Attribute)
             and node.func.attr == "map"
             and any(keyword.arg == "stage" for keyword in node.keywords)
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            for node in ast.walk(parsed(path))
         )
 
     callers = {path.relative_to(ROOT).as_posix() for path in sources() if maps(path)}

@@ -64,10 +64,12 @@ class Noise:
     """A source whose draws are kept, so that they can be compared."""
 
     draws: list[np.ndarray] = field(default_factory=list)
+    scales: list[float] = field(default_factory=list)
     on_draw: Callable[[], None] = lambda: None
 
     def discrete_gaussian(self, counts: np.ndarray, scale: float) -> np.ndarray:
         self.on_draw()
+        self.scales.append(scale)
         self.draws.append(np.frombuffer(os.urandom(8 * counts.size), dtype=np.int64) % 1_000_000)
         return counts + self.draws[-1]
 
@@ -105,7 +107,9 @@ class Desk:
         self.root = root
         self._open: list[Ledger] = []
 
-    def open(self, name: str = "digits", *, folder: str = "", records: Sequence[bytes] | None = None, **terms: Any) -> Ledger:
+    def open(
+        self, name: str = "digits", *, folder: str = "", records: Sequence[bytes] | None = None, **terms: Any
+    ) -> Ledger:
         """The ledger of `name`, closed at the end of the test at the latest."""
         given = {
             "slots": SLOTS,
@@ -173,7 +177,9 @@ class Desk:
         """What was chained, in order."""
         return [entry.kind for entry in ledger.entries()]
 
-    def finished(self, ledger: Ledger, run_dir: Path, *, run: str = "run", releases: int = 3, **plan: Any) -> SimpleNamespace:
+    def finished(
+        self, ledger: Ledger, run_dir: Path, *, run: str = "run", releases: int = 3, **plan: Any
+    ) -> SimpleNamespace:
         """A whole run whose histograms lie in `run_dir/iterations`: what `statement.write` needs to certify it."""
         ledger.reserve(self.plan(run, releases=releases, **plan))
         artefacts: dict[str, Path] = {}

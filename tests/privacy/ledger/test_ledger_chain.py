@@ -62,7 +62,9 @@ def rechained(entries, place, **change):
     made = []
     for number, entry in enumerate(entries):
         body = {**entry.body, **(change if number == place else {})}
-        made.append(chain.link(made[-1] if made else None, kind=entry.kind, run=entry.run, body=body, private=entry.private))
+        made.append(
+            chain.link(made[-1] if made else None, kind=entry.kind, run=entry.run, body=body, private=entry.private)
+        )
     return made
 
 

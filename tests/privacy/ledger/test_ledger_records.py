@@ -103,6 +103,14 @@ def test_no_trace_of_a_record_is_in_the_public_chain(desk):
     assert not [trace for trace in traces if trace in chain]
 
 
+def test_not_even_the_ledger_file_tells_a_record_to_who_has_no_key(desk):
+    desk.open(records=desk.records()).close()
+    content = (desk.root / "digits" / "ledger.sqlite").read_bytes()
+    for record in desk.records():
+        for digest in (hashlib.sha256(record).digest(), hashlib.sha256(b"record" + record).digest()):
+            assert record not in content and digest[:16] not in content and digest.hex().encode() not in content
+
+
 def test_key_and_folder_are_the_owners_alone(desk):
     desk.root.mkdir()
     (desk.root / "digits").mkdir(mode=0o755)

@@ -42,6 +42,7 @@ def test_a_release_is_charged_before_its_noise_is_drawn_and_saved_before_it_is_r
     assert seen == [["created", "plan", "charge"]]
     assert [entry.kind for entry in read_entries(desk.root / "digits")] == ["created", "plan", "charge", "release"]
     assert np.array_equal(histogram, desk.counts().values + noise.draws[0])
+    assert noise.scales == [desk.scale]
 
 
 def test_a_query_that_fails_before_its_noise_is_free(desk):
@@ -118,7 +119,10 @@ def test_each_cost_opens_its_own_noise(desk):
     ledger.reserve(desk.plan("train", cost=sampled, releases=1))
 
     best = desk.release(
-        ledger, run="select", stated=selection, drawn=lambda secret, counts, _: np.asarray(secret.noisy_max(counts, 0.25))
+        ledger,
+        run="select",
+        stated=selection,
+        drawn=lambda secret, counts, _: np.asarray(secret.noisy_max(counts, 0.25)),
     )
     assert best == 0
     masked = desk.release(
@@ -348,7 +352,7 @@ def test_no_seed_reaches_the_noise(desk):
     drawn = []
     for run in ("one", "two"):
         random.seed(0)
-        np.random.seed(0)  # noqa: NPY002
+        np.random.seed(0)
         ledger = desk.open(run, secret=None)
         ledger.reserve(desk.plan(run))
         drawn += [desk.release(ledger, number, run=run, data=desk.counts(*[0] * 64)) for number in range(3)]
@@ -357,10 +361,8 @@ def test_no_seed_reaches_the_noise(desk):
 
 
 def test_a_double_is_never_recorded_as_the_secret_source(desk):
-    class SystemRng(desk.Noise):
-        pass
-
-    ledger = desk.open(secret=SystemRng())
+    pretender = type("SystemRng", (desk.Noise,), {})
+    ledger = desk.open(secret=pretender())
     ledger.reserve(desk.plan())
     desk.release(ledger)
     assert ledger.book.doubles(["run"]) != []

@@ -66,7 +66,7 @@ def test_a_closed_ledger_serves_nothing(used):
         ("UPDATE entries SET line = CAST(replace(line, '20.0', '40.0') AS BLOB) WHERE seq = 3", "line 3"),
         ("DELETE FROM entries WHERE seq = 6", "entry 6"),
         ("DELETE FROM entries WHERE seq = 3", "line 3"),
-        ("UPDATE private_parts SET body = replace(body, '\"input\":\"', '\"input\":\"0') WHERE seq = 4", "entry 4"),
+        ('UPDATE private_parts SET body = replace(body, \'"input":"\', \'"input":"0\') WHERE seq = 4', "entry 4"),
         ("UPDATE private_parts SET salt = zeroblob(32) WHERE seq = 4", "entry 4"),
         ("DELETE FROM private_parts WHERE seq = 4", "entry 4"),
         ("INSERT INTO private_parts VALUES (3, zeroblob(32), '{}')", "entry 3"),
@@ -83,7 +83,11 @@ def test_an_edited_ledger_is_damaged(used, statement, why):
 def test_a_torn_file_is_damaged(used):
     path = used.root / "digits" / "ledger.sqlite"
     content = path.read_bytes()
-    for torn in (content[: len(content) // 2], b"no database at all" * 100, content[:4096] + bytes(len(content) - 4096)):
+    for torn in (
+        content[: len(content) // 2],
+        b"no database at all" * 100,
+        content[:4096] + bytes(len(content) - 4096),
+    ):
         path.write_bytes(torn)
         with pytest.raises(LedgerDamaged):
             used.open()
