@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from ..adapters.contract import EmbedRequest, Image, Refusal
 from ..data.private_set import PrivateSet, Records, Split
@@ -45,10 +46,27 @@ def assess(
     ledger: Ledger,
 ) -> None:
     """Write `release/scores.json` (protected) and `private/scores.json` (all). What was written is not measured again."""
-    run, config = evolution.run, evolution.config
+    run = evolution.run
     if (run.private / "scores.json").exists():
         return
     scores: list[Score] = []
+    # On matrices this small, threads of a BLAS cost more than they give, and one thread gives the same bits anywhere.
+    with threadpool_limits(limits=1):
+        _assess(evolution, data, first, final, voters, gateway, ledger, scores)
+    _write(evolution, scores)
+
+
+def _assess(
+    evolution: PrivateEvolution,
+    data: Split,
+    first: Population,
+    final: Population,
+    voters: Private[Voters],
+    gateway: Gateway,
+    ledger: Ledger,
+    scores: list[Score],
+) -> None:
+    run, config = evolution.run, evolution.config
     if data.test is not None and data.test.size is not None:
         evolution.bars.stage("evaluation")
         test = _images(data.test, name="held-out test", protected=data.test_is_public, evolution=evolution)
@@ -63,9 +81,8 @@ def assess(
             ledger.note(run.id, "disclosed", {"partition": data.train.partition, "figures": UNPROTECTED_FIGURES})
             real = _images(data.train, name=CEILING, protected=False, evolution=evolution)
             scores += _each(evolution, lambda items: metric(test, items), [real])
-        if config.evolution_sees_images:
+        if config.evaluation.frechet and config.evolution_sees_images:
             scores += _in_the_eye(evolution, data, first, final, voters if shown else None, gateway)
-    _write(evolution, scores)
 
 
 def _in_the_eye(

@@ -6,8 +6,10 @@ import importlib.util
 import os
 import platform
 import sqlite3
+from datetime import date
 
-from ..adapters import registry
+from ..adapters import models, registry
+from .job import JobConfig
 from .run import versions
 
 EXTRAS = {
@@ -23,8 +25,8 @@ KEYS = ("OPENAI_API_KEY", "DASHSCOPE_API_KEY")
 IGNORED = ("OPENAI_BASE_URL", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 
 
-def doctor() -> bool:
-    """Print the state of the installation; False if something that the core needs is missing."""
+def doctor(job: JobConfig | None = None) -> bool:
+    """Print the state of the installation, and of a job's models; False if something that the core needs is missing."""
     print(
         f"Python {platform.python_version()} on {platform.system()}, SQLite {sqlite3.sqlite_version}, {os.cpu_count()} cores"
     )
@@ -44,9 +46,24 @@ def doctor() -> bool:
     if ignored:
         print(f"set in the environment and ignored by privolve: {', '.join(ignored)}")
     print(f"adapters: {', '.join(registry.names())}")
+    for line in _models(job, date.today()):
+        print(line)
     ok = _noise_works()
     print(f"exact noise: {'works' if ok else 'FAILED: reinstall opendp'}")
     return ok
+
+
+def _models(job: JobConfig | None, today: date) -> list[str]:
+    """A job's models and what is to be known of them; without a job, how many models are about to stop."""
+    if job is None:
+        stopping = models.near_shutdown(today)
+        facts = f"facts on cloud models of {models.catalogue().version}"
+        return [f"{facts}: {len(stopping)} have stopped or stop within 60 days (doctor JOB shows a job's own)"]
+    lines = ["models of the job"]
+    for role, config in job.adapters.items():
+        notices = config.notices(today)
+        lines.append(f"  {role:20} {config.kind}: {'; '.join(notices) if notices else 'nothing to note'}")
+    return lines
 
 
 def _device() -> str:

@@ -7,7 +7,7 @@ Text voting has a captioner describe each private image and compares words.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
@@ -22,9 +22,12 @@ if TYPE_CHECKING:
     from ..pe_engine.population import Population
     from ..pe_engine.schedule import Stages
     from ..pe_engine.scoring import Scoring
-    from ..pe_engine.variation import Maker
+    from ..pe_engine.variation import Maker, TextMaker
     from ..privacy.private import Private
     from ..privacy.randomness import PublicRng
+
+TYPICAL_WORDS = 65
+"""Of a caption, for estimates."""
 
 Probability = Annotated[float, PROBABILITY]
 
@@ -106,11 +109,14 @@ class DpitiConfig(EvolutionConfig, frozen=True):
         return gateway.open_trusted("eye").embed(records)
 
     def maker(self, gateway: Gateway, data: PrivateSet) -> Maker:
+        return self._text_maker(gateway.open("writer"), data)
+
+    def _text_maker(self, writer: Any, data: PrivateSet) -> TextMaker:
         from ..pe_engine.variation import TextMaker
 
         settings = self.evolution
         return TextMaker(
-            writer=gateway.open("writer"),
+            writer=writer,
             classes=data.classes,
             initial=_template("initial", settings.initial_prompt),
             vary=_template("vary", settings.variation_prompt),
@@ -165,6 +171,37 @@ class DpitiConfig(EvolutionConfig, frozen=True):
         # A picture is painted once and kept with its caption; extra paintings are made anew.
         painted = made + (settings.images - 1) * scored
         return {"writer": made, "painter": painted, "eye": scored * settings.images}
+
+    def reference_requests(self, stages: Stages) -> Mapping[str, int]:
+        first = sum(stages(0).counts)
+        folds = [sum(stages(number).counts) * stages(number).folds for number in range(self.evolution.iterations + 1)]
+        # It varies the last winners too, and paints kept candidates anew in each iteration.
+        written = first + sum(folds)
+        painted = sum(count + sum(stages(number).counts) for number, count in enumerate(folds[:-1]))
+        return {"writer": written, "painter": painted if self.evolution.voting == "image" else 0}
+
+    def typical(self, data: PrivateSet) -> Mapping[str, Request]:
+        import numpy as np
+
+        from ..adapters.contract import Image
+        from ..pe_engine.population import Candidate
+
+        settings = self.evolution
+        size = settings.size or data.size or (256, 256)
+        blank = Image(np.zeros((size[1], size[0], data.channels or 3), dtype=np.uint8))
+        caption = " ".join(["interior"] * TYPICAL_WORDS)
+        parent = Candidate(id="0/0", label=0, caption=caption)
+        degree = max(self.degree) if isinstance(self.degree, tuple) else self.degree
+        maker = self._text_maker(None, data)
+        typical: dict[str, Request] = {
+            "writer": maker.variation(parent, degree=degree, draw=0, rng=lambda: np.random.default_rng(0)),
+            "painter": ImageRequest(prompt=caption, draw=0, size=size, channels=data.channels or 3),
+            "eye": EmbedRequest(content=caption if settings.voting == "text" else blank),
+        }
+        if self._captions_private:
+            prompt = _caption_prompt(settings.caption_prompt)
+            typical["captioner"] = CaptionRequest(image=blank, prompt=prompt, draw=0, max_tokens=settings.max_tokens)
+        return typical
 
     @property
     def _captions_private(self) -> bool:

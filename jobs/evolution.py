@@ -59,6 +59,8 @@ class Evolution(Table, frozen=True):
     """Compare by the mean of so many variations of a candidate instead of by the candidate itself; 0: by itself."""
     final: Literal["selected", "varied"] = "selected"
     """Release the last winners, or a last variation of them."""
+    pictures: bool = True
+    """Also write each synthetic image as a PNG of its own; `samples.npz` holds them all in any case."""
     shares: Literal["uniform", "released"] | dict[str, float] = "uniform"
     """Of the classes: all the same, declared by name, or from a DP label histogram that the plan pays for."""
     share_noise: float = Field(default=20.0, gt=0)
@@ -70,6 +72,8 @@ class Evaluation(Table, frozen=True):
 
     random_baseline: bool = False
     """Also run with random selection instead of votes. Free of privacy, but every model is asked again."""
+    frechet: bool = True
+    """Also measure how far the synthetic images are from the held-out ones in the eye's feature space."""
     unprotected: bool | None = None
     """Also compute figures that only `private/` may hold: the real training set as ceiling, nearest private records.
 
@@ -156,6 +160,14 @@ class EvolutionConfig(JobConfig, frozen=True):
 
     def requests(self, stages: Stages) -> Mapping[str, int]:
         """How often each role is asked about public values, from the settings alone; refusals come on top."""
+        raise NotImplementedError
+
+    def reference_requests(self, stages: Stages) -> Mapping[str, int]:
+        """The same as the published code asks it: a last variation that nobody uses, and images painted again."""
+        return {}
+
+    def typical(self, data: PrivateSet) -> Mapping[str, Request]:
+        """One request of each role, as large as they usually are: to estimate what it costs."""
         raise NotImplementedError
 
     def stages(self, classes: tuple[str, ...], shares: np.ndarray) -> Stages:

@@ -99,3 +99,18 @@ class ImagePEConfig(EvolutionConfig, frozen=True):
         scored = sum(left for _, left in pools[:-1])
         ahead = self.evolution.look_ahead * scored
         return {"painter": made + ahead, "eye": ahead or scored}
+
+    def typical(self, data: PrivateSet) -> Mapping[str, Request]:
+        import numpy as np
+
+        from ..adapters.contract import Image
+
+        assert data.size is not None  # `check` saw to it.
+        blank = Image(np.zeros((data.size[1], data.size[0], data.channels), dtype=np.uint8))
+        prompts = self.evolution.prompts or {name: name for name in data.classes}
+        degree = max(self.degree) if isinstance(self.degree, tuple) else self.degree
+        prompt = max(prompts.values(), key=len)
+        return {
+            "painter": ImageVariationRequest(image=blank, prompt=prompt, degree=degree, draw=0),
+            "eye": EmbedRequest(content=blank),
+        }

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+
+from ..cache import upkeep
+from ..cache.sqlite import SqliteStore
+from ..data.private_set import PrivateSet
 from ..privacy.accounting import epsilon
 from ..privacy.mechanism import Relation
+from . import run
+from .caching import FILE
 from .design import Design
 from .evolution import EvolutionConfig
 from .job import InputError, JobConfig
+from .prices import Use, lines
+from .private_evolution import cache_folder
+from .start import EXPERIMENTS
 
 
 def text(config: JobConfig) -> str:
@@ -25,6 +37,8 @@ def text(config: JobConfig) -> str:
             *_privacy(design),
             "",
             *_requests(config, design, data.train.count),
+            "",
+            *_money(config, design, data.train),
             "",
             *_signal(design),
         ]
@@ -50,16 +64,60 @@ def _privacy(design: Design) -> list[str]:
 def _requests(config: EvolutionConfig, design: Design, voters: int) -> list[str]:
     stages = design.stages()
     asked = config.requests(stages)
-    lines = ["requests (refused ones are asked again on top)"]
+    text = ["requests (refused ones are asked again on top)"]
     for role, kinds in config.roles().items():
         kind = config.adapters[role].kind
         public = asked.get(role, 0)
         private = f" + {voters:,} private" if role in config.private_roles() else ""
         names = "/".join(each.__name__.removesuffix("Request").lower() for each in kinds)
-        lines.append(f"  {role:10} {kind:16} {public:>10,} {names}{private}")
+        text.append(f"  {role:10} {kind:16} {public:>10,} {names}{private}")
+    reference = config.reference_requests(stages)
+    if reference:
+        words = ", ".join(f"{count:,} {role}" for role, count in reference.items() if count)
+        text.append(
+            f"  the published code would ask {words}: it varies the last winners too and paints kept ones again"
+        )
     if config.evaluation.random_baseline:
-        lines.append("  and as many again, less the first candidates, for the random baseline")
-    return lines
+        text.append("  and as many again, less the first candidates, for the random baseline")
+    return text
+
+
+def _money(config: EvolutionConfig, design: Design, private: PrivateSet) -> list[str]:
+    asked, typical, kept = config.requests(design.stages()), config.typical(private), _kept(config)
+    uses = [
+        Use(
+            role=role,
+            config=config.adapters[role],
+            calls=max(0, asked.get(role, 0) + _private(config, role, private.count) - kept.calls.get(role, 0)),
+            kept=kept.calls.get(role, 0),
+            typical=typical[role],
+        )
+        for role in config.roles()
+    ]
+    return lines(uses, config.performance, config.budget, spent=kept.micro)
+
+
+def _private(config: EvolutionConfig, role: str, voters: int) -> int:
+    return voters if role in config.private_roles() else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Kept:
+    """What an earlier process of the same run has had answered by remote models, by role, and spent."""
+
+    calls: Mapping[str, int]
+    micro: int
+
+
+def _kept(config: EvolutionConfig) -> _Kept:
+    folder = run.find(EXPERIMENTS, config, config.digest())
+    path = cache_folder(config) / FILE
+    if folder is None or not path.is_file():
+        return _Kept(calls={}, micro=0)
+    scope = run.read_manifest(folder)["id"]
+    with closing(SqliteStore(path)) as store:
+        spent = [each for each in upkeep.spent(store) if each.scope == scope]
+    return _Kept(calls={each.role: each.settled for each in spent}, micro=sum(each.micro for each in spent))
 
 
 def _signal(design: Design) -> list[str]:

@@ -14,6 +14,10 @@ import numpy as np
 
 from ..adapters import registry
 from ..adapters.gateway import Counts, Gateway
+from ..adapters.wrappers.limited import Limits
+from ..adapters.wrappers.metered import Spending
+from ..adapters.wrappers.retrying import Patience
+from ..cache.money import dollars
 from ..cache.sqlite import SqliteStore
 from ..data.private_set import Split
 from ..data.voters import Voters
@@ -23,7 +27,7 @@ from ..pe_engine.evolve import Iteration, evolve
 from ..pe_engine.population import SELECTED, Candidate, Population
 from ..pe_engine.schedule import Stage, Stages
 from ..pe_engine.selection import Sample, Uniform, barred
-from ..pe_engine.variation import Maker, initial, vary
+from ..pe_engine.variation import initial, vary
 from ..privacy import durable
 from ..privacy.failpoint import failpoint
 from ..privacy.ledger import Ledger, Plan
@@ -60,12 +64,15 @@ class PrivateEvolution:
         Design.of(config, classes=data.train.classes, voters=data.train.count).stages()
         with ExitStack() as opened:
             ledger = opened.enter_context(open_ledger(config, data))
-            for head in heads_seen(ledger_folder(config).resolve(), [run.folder.parent, Path("experiments")]):
+            for head in heads_seen(
+                ledger_folder(config).resolve(), ledger.id, [run.folder.parent, Path("experiments")]
+            ):
                 ledger.check_head(head)
             design = Design.of(config, classes=data.train.classes, voters=data.train.count, delta=ledger.delta)
             stages = design.stages()
             gateway = opened.enter_context(self._gateway(ledger))
             say_signal(design, stages)
+            self.bars.figures = lambda: figures(ledger, gateway)
             opened.enter_context(self.bars)
 
             # Reserve the whole plan before anything is released.
@@ -75,6 +82,7 @@ class PrivateEvolution:
             self._note_egress(ledger, gateway)
             run.record(
                 ledger=str(ledger_folder(config).resolve()),
+                ledger_id=ledger.id,
                 ledger_head=ledger.head(),
                 identities={role: vars(identity) for role, identity in gateway.identities().items()},
                 locations={role: str(registry.location(config.adapters[role])) for role in config.roles()},
@@ -223,7 +231,7 @@ class PrivateEvolution:
         self._save(iteration.number, iteration.population, gateway, arrays=arrays)
 
     def _publish(self, final: Population, classes: tuple[str, ...]) -> None:
-        store.save_release(self.run.release, final, classes)
+        store.save_release(self.run.release, final, classes, pictures=self.config.evolution.pictures)
 
     def _lineages(self, final: Population, classes: tuple[str, ...], gateway: Gateway, data: Split) -> None:
         """The ancestors of a few final candidates, one of each label first, with their pictures."""
@@ -264,7 +272,10 @@ class PrivateEvolution:
             role: {key: value - getattr(before.get(role), key, 0) for key, value in vars(counts).items()}
             for role, counts in now.items()
         }
-        self.run.record(requests={**self.run.manifest.get("requests", {}), part: spent})
+        self.run.record(
+            requests={**self.run.manifest.get("requests", {}), part: spent},
+            money={"micro_dollars": dict(gateway.spent()), **vars(gateway.money())},
+        )
 
     # What is opened.
 
@@ -277,14 +288,27 @@ class PrivateEvolution:
             store=SqliteStore(folder / "answers.db"),
             private_dir=ledger_folder(config) / "answers",
             key=ledger.key,
-            namespace=self.run.id,
+            namespace=self.run.namespace,
+            scope=self.run.id,
             chunk=config.performance.chunk,
+            concurrency=config.performance.concurrency,
+            patience=Patience(deadline_s=config.performance.deadline_s),
+            mode=config.performance.cache_mode,
+            spending=spending(config),
+            limits={role: Limits(**vars(limits)) for role, limits in config.performance.limits.items()},
             progress=self.bars,
         )
 
     def _note_egress(self, ledger: Ledger, gateway: Gateway) -> None:
         for role, identity in gateway.egress().items():
             ledger.note(self.run.id, "egress", {"role": role, **vars(identity)})
+
+
+def figures(ledger: Ledger, gateway: Gateway) -> str:
+    """What the run has spent so far, of both kinds."""
+    money = gateway.money()
+    of = "" if money.cap is None else f" of {dollars(money.cap)}"
+    return f"epsilon {ledger.spent().epsilon:.3g}, {dollars(money.spent)}{of}"
 
 
 def open_ledger(config: EvolutionConfig, data: Split) -> Ledger:
@@ -313,6 +337,16 @@ def ledger_folder(config: EvolutionConfig) -> Path:
 
 def cache_folder(config: EvolutionConfig) -> Path:
     return Path(config.performance.cache) if config.performance.cache else Path("experiments") / ".cache"
+
+
+def spending(config: EvolutionConfig) -> Spending:
+    """The rules of the run's money."""
+    budget = config.budget
+    return Spending(
+        max_cost=budget.micro,
+        allow_unknown_prices=budget.allow_unknown_prices,
+        images_again=budget.lost_images == "again",
+    )
 
 
 def say_signal(design: Design, stages: Stages) -> None:

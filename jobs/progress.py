@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -10,7 +12,11 @@ from typing import Any, Self
 class Bars:
     """A bar a role, by iteration. Counts are requests or slots: public numbers."""
 
+    figures: Callable[[], str] = staticmethod(lambda: "")
+    """What has been spent so far, of privacy and of money, for the end of each line."""
+
     def __init__(self) -> None:
+        self._said, self._said_at = "", float("-inf")
         self._bars: Any = None
         self._tasks: dict[str, Any] = {}
         self._stage = ""
@@ -34,6 +40,7 @@ class Bars:
                 TextColumn("{task.fields[rate]:>12}"),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
+                TextColumn("{task.fields[figures]}"),
                 console=Console(stderr=True),
                 transient=True,
             )
@@ -62,6 +69,19 @@ class Bars:
         if task is None or done < self._bars.tasks[self._bars.task_ids.index(task)].completed:
             if task is not None:
                 self._bars.remove_task(task)
-            task = self._tasks[name] = self._bars.add_task(name, total=total, rate="")
+            task = self._tasks[name] = self._bars.add_task(name, total=total, rate="", figures="")
         speed = self._bars.tasks[self._bars.task_ids.index(task)].speed
-        self._bars.update(task, completed=done, total=total, rate=f"{speed:,.0f}/s" if speed else "")
+        self._bars.update(
+            task,
+            completed=done,
+            total=total,
+            rate=f"{speed:,.0f}/s" if speed else "",
+            figures=self._spent(),
+        )
+
+    def _spent(self) -> str:
+        """The figures, looked up at most once a second: they come from two databases."""
+        now = time.monotonic()
+        if now - self._said_at >= 1.0:
+            self._said, self._said_at = self.figures(), now
+        return self._said

@@ -54,13 +54,15 @@ class Run:
         self._lock = lock
 
     @classmethod
-    def open(cls, config: JobConfig, *, root: Path, out: Path | None = None) -> Self:
+    def open(cls, config: JobConfig, *, root: Path, out: Path | None = None, reuse: str | None = None) -> Self:
         """The run of `config` under `root` (or in `out`): an unfinished or finished one if there is one, else a new one.
+
+        `reuse` names the answers to share with other runs of that name; a run keeps to the name it began with.
 
         Raises InputError when `out` holds something else, when it cannot be written, or when another process has the run.
         """
         digest = config.digest()
-        folder = out if out is not None else _find(root, config, digest) or _new_folder(root, config, digest)
+        folder = out if out is not None else find(root, config, digest) or _new_folder(root, config, digest)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -73,7 +75,10 @@ class Run:
             raise InputError(f"{folder}: another process is running this run; wait for it, or stop it first") from None
         try:
             before = _before(folder, config, digest)
-            run = cls(folder, before or _manifest(folder, config, digest), lock, is_resumed=before is not None)
+            if before is not None and reuse not in (None, before.get("reuse")):
+                raise InputError(f"--reuse {reuse}: {folder} began with other answers; name another folder with --out")
+            manifest = before or {**_manifest(folder, config, digest), **({"reuse": reuse} if reuse else {})}
+            run = cls(folder, manifest, lock, is_resumed=before is not None)
             run._prepare()
         except BaseException:
             os.close(lock)
@@ -84,6 +89,12 @@ class Run:
     def id(self) -> str:
         """The name of this run in the ledger: the folder's name and a random part, so that no two runs share it."""
         return self._manifest["id"]
+
+    @property
+    def namespace(self) -> str:
+        """Whose answers it reads and keeps: its own, unless it shares on purpose."""
+        reuse = self._manifest.get("reuse")
+        return f"shared:{reuse}" if reuse else self.id
 
     @property
     def manifest(self) -> Mapping[str, Any]:
@@ -177,20 +188,25 @@ def _unwritable(folder: Path, error: OSError) -> InputError | OperationalError:
     return InputError(f"{folder}: cannot be written ({error.strerror}); name another folder with --out")
 
 
-def heads_seen(ledger: Path, roots: Collection[Path]) -> set[str]:
-    """The heads that runs in folders under `roots` saw in this ledger: one that lacks any of them was rolled back."""
+def heads_seen(ledger: Path, identity: str, roots: Collection[Path]) -> set[str]:
+    """The heads that runs in folders under `roots` saw in this ledger: one that lacks any of them was rolled back.
+
+    By its place, so that one made anew in the place of a lost one is noticed, and by its id, so that it may be moved.
+    """
     heads: set[str] = set()
     for path in {path.resolve() for root in roots for path in root.glob("*/run.json")}:
         try:
             manifest = read_manifest(path.parent)
         except InputError:
             continue  # A damaged manifest stops its own run alone.
-        if manifest.get("ledger") == str(ledger) and "ledger_head" in manifest:
+        known = manifest.get("ledger") == str(ledger) or manifest.get("ledger_id") == identity
+        if known and "ledger_head" in manifest:
             heads.add(manifest["ledger_head"])
     return heads
 
 
-def _find(root: Path, config: JobConfig, digest: str) -> Path | None:
+def find(root: Path, config: JobConfig, digest: str) -> Path | None:
+    """The folder of an earlier run of the same settings."""
     for path in sorted(root.glob(f"*-{config.kind}-{config.subject}-{digest[:4]}*/run.json")):
         if read_manifest(path.parent).get("config_digest") == digest:
             return path.parent
@@ -215,7 +231,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / "run.json"
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(manifest, dict) or not MANIFEST <= set(manifest):
+        if not isinstance(manifest, dict) or not set(manifest) >= MANIFEST:
             raise ValueError(path)
         return manifest
     except FileNotFoundError:

@@ -10,9 +10,9 @@ from .run import Run
 EXPERIMENTS = Path("experiments")
 
 
-def run(config: JobConfig, *, out: Path | None = None) -> Run:
-    """Run `config` in its folder under `experiments`, or in `out`. A finished run is not run again."""
-    with Run.open(config, root=EXPERIMENTS, out=out) as opened:
+def run(config: JobConfig, *, out: Path | None = None, reuse: str | None = None) -> Run:
+    """Run `config` in its folder under `experiments`, or in `out`, with answers shared under `reuse`. A finished run is not run again."""
+    with Run.open(config, root=EXPERIMENTS, out=out, reuse=reuse) as opened:
         if opened.is_finished:
             print(f"{opened.folder} is finished; to run it anew change `seed`, or name another folder with --out")
         else:

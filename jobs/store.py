@@ -9,14 +9,15 @@ import hashlib
 import io
 import json
 import shutil
-import zipfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from ..adapters.contract import Image
 from ..pe_engine.population import Candidate, Population
+from ..privacy import arrays as as_bytes
 from ..privacy import durable
 
 COLUMNS = ("id", "label", "caption", "parent", "fold", "born")
@@ -33,7 +34,7 @@ def save_iteration(
     if with_images:
         durable.write_bytes(unfinished / "images.npz", pack_images(population))
     for name, array in arrays.items():
-        durable.write_bytes(unfinished / f"{name}.npy", _npy(array))
+        durable.write_bytes(unfinished / f"{name}.npy", as_bytes.npy(array))
     unfinished.rename(folder)
     durable.sync_folder(folder.parent)
 
@@ -63,7 +64,7 @@ def pack_images(population: Population) -> bytes:
     images = [candidate.image for candidate in population]
     pixels = np.stack([image.pixels for image in images if image is not None])
     recipes = np.array([image.recipe for image in images if image is not None], dtype=np.str_)
-    return _npz({"x": pixels, "recipes": recipes})
+    return as_bytes.npz({"x": pixels, "recipes": recipes}, compressed=True)
 
 
 def unpack_images(path: Path) -> list[Image]:
@@ -72,25 +73,32 @@ def unpack_images(path: Path) -> list[Image]:
     return [Image(pixels[row], str(recipes[row])) for row in range(len(pixels))]
 
 
-def save_release(folder: Path, population: Population, classes: Sequence[str]) -> None:
-    """The synthetic set: `samples.npz` (x, y), `samples.jsonl`, and `images/CLASS_NUMBER.png` with their checksums.
+def save_release(folder: Path, population: Population, classes: Sequence[str], *, pictures: bool) -> None:
+    """The synthetic set: `samples.jsonl`, and of those with an image `samples.npz` (x, y) and `images/CLASS_NUMBER.png`.
 
     The names follow DPSDA's `<class>_<rest>`, so that `kind = "folder"` reads them back.
     """
     durable.write_bytes(folder / "samples.jsonl", _lines(population, classes=classes))
-    if any(candidate.image is None for candidate in population):
+    pictured = Population(tuple(candidate for candidate in population if candidate.image is not None))
+    if not len(pictured):
         return
-    pixels = np.stack([candidate.image.pixels for candidate in population if candidate.image is not None])
-    durable.write_bytes(folder / "samples.npz", _npz({"x": pixels, "y": population.labels}))
+    pixels = np.stack([candidate.image.pixels for candidate in pictured if candidate.image is not None])
+    durable.write_bytes(folder / "samples.npz", as_bytes.npz({"x": pixels, "y": pictured.labels}, compressed=True))
+    if not pictures:
+        return
     images = folder / "images"
     shutil.rmtree(images, ignore_errors=True)
     images.mkdir()
-    checksums = []
-    for number, candidate in enumerate(population):
-        name = f"{_file_name(classes[candidate.label])}_{number:06d}.png"
+
+    def written(number: int) -> str:
+        name = f"{_file_name(classes[pictured.candidates[number].label])}_{number:06d}.png"
         content = _png(pixels[number])
         (images / name).write_bytes(content)
-        checksums.append(f"{hashlib.sha256(content).hexdigest()}  images/{name}\n")
+        return f"{hashlib.sha256(content).hexdigest()}  images/{name}\n"
+
+    # Making thousands of small files is the file system's time, not ours.
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        checksums = list(pool.map(written, range(len(pictured)), chunksize=64))
     durable.sync_folder(images)
     durable.write_bytes(folder / "images.sha256", "".join(checksums).encode())
 
@@ -105,7 +113,7 @@ def save_lineages(folder: Path, lineages: Sequence[tuple[str, Sequence[Candidate
         for step, each in enumerate(candidates):
             if each.image is not None:
                 pictures[f"{number}-{step}"] = each.image.pixels
-    durable.write_bytes(folder / "lineages.npz", _npz(pictures))
+    durable.write_bytes(folder / "lineages.npz", as_bytes.npz(pictures, compressed=True))
     durable.write_bytes(folder / "lineages.jsonl", "".join(lines).encode())
 
 
@@ -130,21 +138,4 @@ def _png(pixels: np.ndarray) -> bytes:
 
     stream = io.BytesIO()
     Pillow.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(stream, format="PNG", compress_level=1)
-    return stream.getvalue()
-
-
-def _npy(array: np.ndarray) -> bytes:
-    stream = io.BytesIO()
-    np.lib.format.write_array(stream, array, allow_pickle=False)
-    return stream.getvalue()
-
-
-def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """An `.npz` whose bytes depend on the arrays alone: no times of day."""
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        for name, array in arrays.items():
-            archive.writestr(
-                zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), _npy(array), zipfile.ZIP_DEFLATED, 1
-            )
     return stream.getvalue()

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import io
 import math
 import platform
 import secrets
 import sys
 import time
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from importlib import metadata
 from itertools import islice
@@ -25,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, final
 
 import numpy as np
 
+from . import arrays
 from .failpoint import failpoint
 from .ledger_book import (
     NOTES,
@@ -53,23 +52,19 @@ from .ledger_errors import (
     SetOverlaps,
     TermsDiffer,
 )
+from .ledger_gate import Gate
 from .ledger_store import Draft, LedgerStore, make_folder, root_key, root_locked
 from .mechanism import (
     JSON,
     CalibratedMechanism,
-    Cost,
-    DiscreteGaussian,
     PrivateInput,
-    PureEpsilon,
     Relation,
-    SampledGaussian,
-    ZeroConcentrated,
 )
 from .private import OperationalError, Private, PrivateStageError, guarded, open_private
 from .randomness import SecretRng, SystemRng
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    pass
 
 __all__ = [
     "BindingChanged",
@@ -287,11 +282,11 @@ class Ledger:
             self._append(Draft(kind="charge", run=run, body=charge, private=private), point="ledger-during-charge")
             failpoint("ledger-after-charge")
 
-        gate = _Gate(self._secret or SystemRng(), mechanism.cost, durable_charge)
+        gate = Gate(self._secret or SystemRng(), mechanism.cost, durable_charge)
         ended = {"name": name, "attempt": charge["attempt"]}
         try:
             content = guarded(
-                lambda value: _packed(mechanism(gate, value)), open_private(data), stage=f"release {name}"
+                lambda value: arrays.released(mechanism(gate, value)), open_private(data), stage=f"release {name}"
             )
         except OperationalError as error:
             if not gate.charged or isinstance(error, LedgerError):
@@ -316,10 +311,10 @@ class Ledger:
 
         # Save, then return.
         failpoint("ledger-before-save")
-        body = {**ended, "sha256": hashlib.sha256(content).hexdigest(), "arrays": _described(content)}
+        body = {**ended, "sha256": hashlib.sha256(content).hexdigest(), "arrays": arrays.described(content)}
         self._append(Draft(kind="release", run=run, body=body), output=(name, content), point="ledger-during-save")
         failpoint("ledger-after-save")
-        return _unpacked(content)
+        return arrays.unpacked(content)
 
     def _charge(self, mechanism: CalibratedMechanism[In], *, name: str, question: str) -> tuple[str, dict[str, Any]]:
         """The run and the body of the charge that a release needs now; refuses what the plan or the past does not allow."""
@@ -378,7 +373,7 @@ class Ledger:
                 f"{self._store.directory}: the stored output of {name} is not what was chained. Restore the ledger from a "
                 "backup."
             )
-        return _unpacked(content)
+        return arrays.unpacked(content)
 
     def _append(self, draft: Draft, *, output: tuple[str, bytes] | None = None, point: str = "") -> Entry:
         self._store.append([draft], read=self._book.add, output=output, point=point)
@@ -386,61 +381,6 @@ class Ledger:
 
 
 @final
-class _Gate:
-    """The secret source as a mechanism sees it: its first draw charges durably, and it is shut after the call.
-
-    It gives the noise that the cost states, of that kind, at that scale, and for no more answers, or none.
-    """
-
-    def __init__(self, secret: SecretRng, cost: Cost, charge: Callable[[], None]) -> None:
-        self._secret = secret
-        self._cost = cost
-        self._charge = charge
-        self._answers = 0
-        self._closed = False
-        self.charged = False
-        self.refusal = ""
-
-    def discrete_gaussian(self, counts: NDArray[np.int64], scale: float) -> NDArray[np.int64]:
-        cost = self._cost
-        stated = isinstance(cost, ZeroConcentrated) or (isinstance(cost, DiscreteGaussian) and scale == cost.scale)
-        self._pass(stated=stated, answers=cost.copies if isinstance(cost, DiscreteGaussian | ZeroConcentrated) else 0)
-        return self._secret.discrete_gaussian(counts, scale)
-
-    def gaussian(self, shape: tuple[int, ...], scale: float) -> NDArray[np.float64]:
-        self._pass(stated=isinstance(self._cost, SampledGaussian))
-        return self._secret.gaussian(shape, scale)
-
-    def mask(self, n: int, probability: float) -> NDArray[np.bool_]:
-        self._pass(stated=isinstance(self._cost, SampledGaussian) and probability <= self._cost.probability)
-        return self._secret.mask(n, probability)
-
-    def noisy_max(self, counts: NDArray[np.int64], epsilon: float) -> int:
-        cost = self._cost
-        stated = isinstance(cost, PureEpsilon) and epsilon == cost.epsilon
-        self._pass(stated=stated, answers=cost.copies if isinstance(cost, PureEpsilon) else 0)
-        return self._secret.noisy_max(counts, epsilon)
-
-    def close(self) -> None:
-        """No draw from here on."""
-        self._closed = True
-
-    def _pass(self, *, stated: bool, answers: int | None = None) -> None:
-        """Let one draw through. `answers`: how many of them the cost pays for, if that can be counted."""
-        if self._closed:
-            raise RuntimeError("this source of noise is shut")
-        if not stated:
-            self.refusal = self.refusal or "its mechanism draws other noise than its cost states"
-        elif answers is not None and self._answers >= answers:
-            self.refusal = self.refusal or "its mechanism gives more answers than its cost states"
-        if self.refusal:
-            raise RuntimeError(self.refusal)
-        if not self.charged:
-            self._charge()
-            self.charged = True
-        self._answers += 1
-
-
 # --- opening ----------------------------------------------------------------------------------------------------------
 
 
@@ -652,40 +592,3 @@ def _version(distribution: str) -> str:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return "not installed"
-
-
-# --- outputs as bytes -------------------------------------------------------------------------------------------------
-
-
-def _packed(outputs: Mapping[str, np.ndarray]) -> bytes:
-    """The arrays as the bytes of an .npz without objects: the same arrays, the same bytes."""
-    if not outputs:
-        raise ValueError("a release has at least one array")
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-        for name in sorted(outputs):
-            array = np.asarray(outputs[name])
-            if not name.isidentifier() or array.dtype.kind not in "biuf":
-                raise TypeError("a release is made of named arrays of numbers")
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), _npy(array))
-    return buffer.getvalue()
-
-
-def _npy(array: np.ndarray) -> bytes:
-    """Byte by byte what `numpy.save` writes."""
-    buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, np.asarray(array, order="C"), allow_pickle=False)
-    return buffer.getvalue()
-
-
-def _unpacked(content: bytes) -> dict[str, np.ndarray]:
-    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
-
-
-def _described(content: bytes) -> dict[str, Any]:
-    """Type, shape and the sha256 of each array's .npy file, so that a published file can be found in the chain."""
-    return {
-        name: {"dtype": str(array.dtype), "shape": list(array.shape), "sha256": hashlib.sha256(_npy(array)).hexdigest()}
-        for name, array in _unpacked(content).items()
-    }

@@ -349,5 +349,7 @@ def _damaged(directory: Path, why: str) -> LedgerDamaged:
 
 def _not_accessible(path: Path, error: OSError) -> LedgerError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return LedgerWriteError(f"{path}: no space left. Make room, then give the same command again; the ledger is safe.")
+        return LedgerWriteError(
+            f"{path}: no space left. Make room, then give the same command again; the ledger is safe."
+        )
     return LedgerError(f"{path}: cannot be used ({error.strerror}). Give a folder that can be read and written.")

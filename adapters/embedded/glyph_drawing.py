@@ -82,7 +82,7 @@ def glyph_of(recipe: str) -> Glyph | None:
         return None
     if not isinstance(character, str) or len(character) != 1 or font not in faces_with(character):
         return None
-    return glyph if all(np.isfinite(getattr(glyph, name)) for name in NUMBERS) else None
+    return glyph if all(math.isfinite(getattr(glyph, name)) for name in NUMBERS) else None
 
 
 def draw(

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import asyncio
+import heapq
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 
 from privolve.adapters.contract import AdapterConfig
 from privolve.adapters.gateway import Gateway
+from privolve.adapters.wrappers.clock import Clock
 from privolve.adapters.scripted import Scripted, ScriptedConfig
 from privolve.cache.sqlite import SqliteStore
 from privolve.data.private_set import PrivateSet, Record
@@ -87,6 +91,45 @@ def texts() -> Callable[..., PrivateSet]:
         )
 
     return make
+
+
+class SimulatedTime:
+    """Time that passes only when everything waits: it jumps to whoever wakes first."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(now=lambda: self.now, sleep=self.sleep)
+
+    async def sleep(self, wait_s: float) -> None:
+        waking = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._sleepers, (self.now + max(0.0, wait_s), id(waking), waking))
+        await waking
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        async def driven() -> Any:
+            task = asyncio.ensure_future(work)
+            for _ in range(1_000_000):
+                for _ in range(20):  # Everybody who can go on does.
+                    await asyncio.sleep(0)
+                if task.done():
+                    return await task
+                assert self._sleepers, "everything waits, and nobody for a moment in time"
+                at, _, waking = heapq.heappop(self._sleepers)
+                self.now = max(self.now, at)
+                if not waking.done():
+                    waking.set_result(None)
+            raise AssertionError("it never ends")
+
+        return asyncio.run(driven())
+
+
+@pytest.fixture
+def simulated() -> SimulatedTime:
+    return SimulatedTime()
 
 
 @pytest.fixture

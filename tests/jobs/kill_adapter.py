@@ -66,7 +66,9 @@ def answer(request: Any) -> Any:
         shape = (request.size[1], request.size[0], request.channels)
     else:
         shape = request.image.pixels.shape
-    return Image(np.frombuffer(os.urandom(int(np.prod(shape))), dtype=np.uint8).reshape(shape), recipe=os.urandom(4).hex())
+    return Image(
+        np.frombuffer(os.urandom(int(np.prod(shape))), dtype=np.uint8).reshape(shape), recipe=os.urandom(4).hex()
+    )
 
 
 def digest(request: Any) -> str:

@@ -64,7 +64,10 @@ initial_prompt = "glyphs"
 variation_prompt = "glyphs-fill"
 """
 FILES_OF_AN_ITERATION = {
-    "image-pe": ({"population.jsonl", "images.npz"}, {"population.jsonl", "images.npz", "histogram.npy", "selected.npy"}),
+    "image-pe": (
+        {"population.jsonl", "images.npz"},
+        {"population.jsonl", "images.npz", "histogram.npy", "selected.npy"},
+    ),
     "dpiti": ({"population.jsonl"}, {"population.jsonl", "histogram.npy", "selected.npy"}),
 }
 
@@ -110,7 +113,9 @@ class Place:
             env={
                 **os.environ,
                 "OMP_NUM_THREADS": "1",
-                "PYTHONPATH": os.pathsep.join([str(self.folder / "packages"), *filter(None, [os.environ.get("PYTHONPATH")])]),
+                "PYTHONPATH": os.pathsep.join(
+                    [str(self.folder / "packages"), *filter(None, [os.environ.get("PYTHONPATH")])]
+                ),
                 "COUNTING_LOG": str(self.log),
                 "COUNTING_ATTEMPT": str(self.attempts),
                 **environment,
@@ -361,7 +366,9 @@ def clean_votes(population: Any) -> np.ndarray:
 def _voters() -> tuple[np.ndarray, np.ndarray]:
     records = open_private(DigitsConfig().load(private_log=lambda _: None).train.records)
     read = [record for record in records.read_many(0, len(records)) if record is not None]
-    return np.stack([record.content.reshape(-1) for record in read]).astype(np.float64), np.array([each.label for each in read])
+    return np.stack([record.content.reshape(-1) for record in read]).astype(np.float64), np.array(
+        [each.label for each in read]
+    )
 
 
 def some_delay(generator: random.Random) -> float:

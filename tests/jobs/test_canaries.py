@@ -105,7 +105,9 @@ def assert_absent(sought: dict[str, bytes], place: Path, printed: list[str]) -> 
         for number, content in enumerate(unpacked(path.read_bytes())):
             everything[f"{path.relative_to(place)} ({number})"] = content
     assert len(everything) > 10
-    found = [(where, what) for where, content in everything.items() for what, needle in sought.items() if needle in content]
+    found = [
+        (where, what) for where, content in everything.items() for what, needle in sought.items() if needle in content
+    ]
     assert not found
 
 

@@ -97,7 +97,9 @@ def run_with(workplace, glyphs: Path, tmp_path_factory: pytest.TempPathFactory):
     package = tmp_path_factory.mktemp("package")
     (package / "picky-1.0.dist-info").mkdir()
     (package / "picky-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: picky\nVersion: 1.0\n")
-    (package / "picky-1.0.dist-info" / "entry_points.txt").write_text("[privolve.adapters]\npicky = picky:PickyConfig\n")
+    (package / "picky-1.0.dist-info" / "entry_points.txt").write_text(
+        "[privolve.adapters]\npicky = picky:PickyConfig\n"
+    )
     (package / "picky.py").write_text(EYE)
     patch.syspath_prepend(package)
     patch.setattr(ledger, "SystemRng", FrozenNoise)
@@ -118,8 +120,6 @@ def run_with(workplace, glyphs: Path, tmp_path_factory: pytest.TempPathFactory):
         )
         outcome = work("run", "job.toml", "--out", "run")
         assert (outcome.code, outcome.err) == (0, "")
-        log = work.folder / "run" / "private" / "log.txt"
-        assert (change is None or "NaN" in str(change)) or log.exists()
         seen = {"stdout": outcome.out.encode(), "exported": work("export", "run", "public").out.encode()}
         for path in sorted((work.folder / "run").rglob("*")):
             inside = path.relative_to(work.folder / "run")
@@ -136,21 +136,23 @@ def alike(path: Path) -> bytes:
     """A file without what differs between any two runs: random names, hashes of them, times."""
     content = path.read_bytes()
     if path.name == "journal.jsonl":
-        return b"".join(re.sub(rb'"at": "[^"]*"', b"", line) for line in content.splitlines())
+        content = re.sub(rb'"at": "[^"]*"', b"", content)
     if path.name == "run.json":
         manifest = json.loads(content)
-        content = json.dumps({key: value for key, value in manifest.items() if key not in ("started", "duration_s")}).encode()
+        content = json.dumps(
+            {key: value for key, value in manifest.items() if key not in ("started", "duration_s")}
+        ).encode()
     if path.suffix == ".html":
         content = re.sub(rb"[0-9.,]+(ms|\s*s|\s*min)\b", b"TIME", content)
     if path.suffix in (".npz", ".npy", ".png"):
         return content
-    content = re.sub(rb"\b[0-9a-f]{64}\b|\b[0-9a-f]{32}\b|run-[0-9a-f]{8}", b"RANDOM", content)
+    content = re.sub(rb"\b([0-9a-f]{64}|[0-9a-f]{32})\b|run-[0-9a-f]{8}", b"RANDOM", content)
     return re.sub(rb'"/[^"]*ledgers', b'"LEDGERS', content)
 
 
 def said(seen: Mapping[str, bytes]) -> bytes:
     words = b" ".join(seen["stdout"].split())
-    return re.sub(rb"[0-9a-f]{64}|[0-9a-f]{32}|run-\s?[0-9a-f]{8}", b"RANDOM", words)
+    return re.sub(rb"\b([0-9a-f]{64}|[0-9a-f]{40}|[0-9a-f]{32})\b|run-\s?[0-9a-f]{8}", b"RANDOM", words)
 
 
 @pytest.fixture(scope="module")

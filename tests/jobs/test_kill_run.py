@@ -66,12 +66,22 @@ def test_a_run_killed_at_every_failpoint_ends_as_if_undisturbed(tmp_path):
     for point in IN_ORDER:
         place.killed_at(point)
         place.check()
+        if point == "run-before-save":
+            leave_half_an_iteration(place.run)
     place.finish()
     assert place.kills == len(IN_ORDER)
     place.check()
     place.check_finished(place.run)
     assert place.check_noise() == 2
     place.check_replay(place.run)
+
+
+def leave_half_an_iteration(run: Path) -> None:
+    """What a kill in the middle of a save leaves; `check_finished` sees that it went."""
+    half = run / "iterations" / ".000.tmp"
+    half.mkdir()
+    (half / ".population.jsonl.1.tmp").write_text("{")
+    (run / "release" / ".privacy.json.1.tmp").write_text("{")
 
 
 @pytest.mark.slow

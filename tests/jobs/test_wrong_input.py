@@ -25,7 +25,10 @@ def data(path: str = "data", classes: str = '["0", "1"]', more: str = "") -> str
 
 WRONG = {
     # What is wrong: the settings, and what the line must say.
-    "an unknown table": ({"evaluaton": "{ random_baseline = true }"}, "evaluaton: unknown key; did you mean 'evaluation'?"),
+    "an unknown table": (
+        {"evaluaton": "{ random_baseline = true }"},
+        "evaluaton: unknown key; did you mean 'evaluation'?",
+    ),
     "an unknown key": ({"evolution": "{ iterations = 2, count = 8, variatons = 2 }"}, "did you mean 'variations'?"),
     "an unknown key of privacy": ({"privacy": "{ epsilom = 1 }"}, "did you mean 'epsilon'?"),
     "an unknown key of data": ({"data": data(more=", hold_out = 0.2")}, "has no setting 'hold_out'"),
@@ -453,7 +456,10 @@ def test_classes_of_odd_characters_end_in_safe_file_names(work, classes: tuple[s
 
     names = ", ".join(json.dumps(name) for name in classes)
     prompts = ", ".join(f"{json.dumps(name)} = '{number}'" for number, name in enumerate(classes))
-    work.job(data=data(classes=f"[{names}]"), evolution=f"{{ iterations = 1, count = 4, variations = 1, prompts = {{ {prompts} }} }}")
+    work.job(
+        data=data(classes=f"[{names}]"),
+        evolution=f"{{ iterations = 1, count = 4, variations = 1, prompts = {{ {prompts} }} }}",
+    )
     outcome = work("run", "job.toml", "--out", "run")
     assert (outcome.code, outcome.err) == (0, "")
     images = sorted(path.name for path in (work.folder / "run" / "release" / "images").iterdir())

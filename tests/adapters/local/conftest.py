@@ -1,0 +1,381 @@
+"""Tiny models with random weights, built from configs and saved as real ones are; made once, when first asked for."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from privolve.adapters.contract import Image, Message, TextRequest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+CHAT = (
+    "{% for message in messages %}{% if message.role == 'system' %}{{ raise_exception('no system here') }}{% endif %}"
+    "<{{ message.role }}>{{ message.content }}<end>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+WORDS = "a an the photo picture of in on big small red blue green old new cat dog house tree river bed room lamp".split()
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Callable[[Path], None]], Path]:
+    """The folder that a maker has filled; each maker works once."""
+    folders: dict[str, Path] = {}
+
+    def folder(maker: Callable[[Path], None]) -> Path:
+        if maker.__name__ not in folders:
+            import torch
+
+            torch.manual_seed(0)
+            path = tmp_path_factory.mktemp(maker.__name__)
+            logging.disable(logging.WARNING)
+            try:
+                maker(path)
+            finally:
+                logging.disable(logging.NOTSET)
+            folders[maker.__name__] = path
+        return folders[maker.__name__]
+
+    return folder
+
+
+def llama(path: Path) -> None:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    raw = Tokenizer(models.BPE(unk_token="<unk>"))
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    special = ["<unk>", "<bos>", "<end>", "<user>", "<assistant>", "<halt>"]
+    raw.train_from_iterator(
+        [" ".join(WORDS)] * 4,
+        trainers.BpeTrainer(
+            vocab_size=400, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+        ),
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=raw, unk_token="<unk>", bos_token="<bos>", eos_token="<end>", chat_template=CHAT
+    )
+    tokenizer.save_pretrained(path)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=48,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=192,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    model = LlamaForCausalLM(config)
+    # Habits that a real model's folder may have, and that ours is to take from it.
+    model.generation_config.update(do_sample=True, temperature=0.3, top_p=0.5, repetition_penalty=5.0, max_length=20)
+    model.save_pretrained(path)
+
+
+def blip(path: Path) -> None:
+    from transformers import BertTokenizerFast, BlipConfig, BlipForConditionalGeneration, BlipProcessor
+    from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", *WORDS]
+    tokenizer = BertTokenizerFast(vocab={word: index for index, word in enumerate(vocabulary)})
+    tokenizer.add_special_tokens({"bos_token": "[DEC]"})
+    BlipProcessor(BlipImageProcessorPil(size={"height": 16, "width": 16}), tokenizer).save_pretrained(path)
+    sides = {"hidden_size": 32, "intermediate_size": 64, "projection_dim": 16}
+    layers = {"num_hidden_layers": 2, "num_attention_heads": 2}
+    text = {
+        "vocab_size": len(vocabulary),
+        "encoder_hidden_size": 32,
+        "max_position_embeddings": 48,
+        "bos_token_id": 5,
+        "eos_token_id": 3,
+        "sep_token_id": 3,
+        "pad_token_id": 0,
+        # Large weights, so that captions of different images differ.
+        "initializer_range": 0.6,
+    }
+    config = BlipConfig(
+        text_config={**sides, **layers, **text},
+        vision_config={**sides, **layers, "image_size": 16, "patch_size": 8, "initializer_range": 0.6},
+        projection_dim=16,
+    )
+    BlipForConditionalGeneration(config).save_pretrained(path)
+
+
+def llava(path: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import (
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+        PreTrainedTokenizerFast,
+    )
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    special = ["<pad>", "<unk>", "<bos>", "<eos>", "<image>", "USER:", "ASSISTANT:"]
+    vocabulary = [*special, *WORDS]
+    raw = Tokenizer(models.WordLevel({word: index for index, word in enumerate(vocabulary)}, unk_token="<unk>"))
+    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=raw, unk_token="<unk>", pad_token="<pad>", bos_token="<bos>", eos_token="<eos>"
+    )
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    template = (
+        "{% for message in messages %}USER: {% for part in message.content %}{% if part.type == 'image' %}<image> "
+        "{% else %}{{ part.text }} {% endif %}{% endfor %}{% endfor %}ASSISTANT:"
+    )
+    images = CLIPImageProcessorPil(
+        size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}, do_convert_rgb=True
+    )
+    LlavaProcessor(
+        images,
+        tokenizer,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        chat_template=template,
+        num_additional_image_tokens=1,
+    ).save_pretrained(path)
+    vision = CLIPVisionConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=16,
+        patch_size=8,
+        initializer_range=0.6,
+    )
+    text = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=128,
+        initializer_range=0.4,
+        pad_token_id=0,
+        bos_token_id=2,
+        eos_token_id=3,
+    )
+    config = LlavaConfig(vision_config=vision, text_config=text, image_token_id=4)
+    LlavaForConditionalGeneration(config).save_pretrained(path)
+
+
+def _clip_tokenizer() -> Any:
+    from transformers import CLIPTokenizer
+
+    letters = list("abcdefghijklmnopqrstuvwxyz0123456789.,")
+    pieces = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(
+        vocab={piece: index for index, piece in enumerate(pieces)}, merges=[], model_max_length=16
+    )
+
+
+def _clip_text(tokenizer: Any, *, projected: bool) -> Any:
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=37,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=16,
+        projection_dim=32,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        hidden_act="gelu",
+        initializer_range=0.5,
+    )
+    return CLIPTextModelWithProjection(config) if projected else CLIPTextModel(config)
+
+
+def sdxl(path: Path) -> None:
+    from diffusers import (
+        AutoencoderKL,
+        EulerAncestralDiscreteScheduler,
+        StableDiffusionXLPipeline,
+        UNet2DConditionModel,
+    )
+
+    tokenizer = _clip_tokenizer()
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(16, 32),
+        norm_num_groups=8,
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=(2, 4),
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        transformer_layers_per_block=(1, 1),
+        projection_class_embeddings_input_dim=32 + 6 * 8,
+        cross_attention_dim=64,
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(16, 32),
+        norm_num_groups=8,
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        sample_size=16,
+        force_upcast=False,
+    )
+    StableDiffusionXLPipeline(
+        vae=vae,
+        text_encoder=_clip_text(tokenizer, projected=False),
+        text_encoder_2=_clip_text(tokenizer, projected=True),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        unet=unet,
+        # Noise at every step, as the turbo models have it.
+        scheduler=EulerAncestralDiscreteScheduler(beta_schedule="scaled_linear", timestep_spacing="trailing"),
+    ).save_pretrained(path)
+
+
+def class_unet(path: Path) -> None:
+    from diffusers import DDPMScheduler, UNet2DModel
+
+    UNet2DModel(
+        sample_size=8,
+        in_channels=3,
+        out_channels=3,
+        block_out_channels=(8, 16),
+        norm_num_groups=4,
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+        num_class_embeds=6,
+        add_attention=False,
+    ).save_pretrained(path / "unet")
+    DDPMScheduler(num_train_timesteps=100).save_pretrained(path / "scheduler")
+
+
+def clip(path: Path) -> None:
+    from transformers import CLIPConfig, CLIPModel
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    sides = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = CLIPConfig(
+        text_config={**sides, "vocab_size": 50, "max_position_embeddings": 16},
+        vision_config={**sides, "image_size": 16, "patch_size": 4},
+        projection_dim=24,
+    )
+    CLIPModel(config).save_pretrained(path)
+    CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}).save_pretrained(path)
+
+
+def dinov2(path: Path) -> None:
+    from transformers import Dinov2Config, Dinov2Model
+    from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
+
+    config = Dinov2Config(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=16, patch_size=4)
+    Dinov2Model(config).save_pretrained(path)
+    BitImageProcessorPil(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}).save_pretrained(path)
+
+
+def siglip(path: Path) -> None:
+    from transformers import SiglipConfig, SiglipModel
+    from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+
+    sides = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = SiglipConfig(
+        text_config={**sides, "vocab_size": 50}, vision_config={**sides, "image_size": 16, "patch_size": 4}
+    )
+    SiglipModel(config).save_pretrained(path)
+    SiglipImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(path)
+
+
+def sentences(path: Path) -> None:
+    """A model of sentence-transformers: BERT, mean, length 1."""
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    tokenizer = BertTokenizerFast(vocab={word: index for index, word in enumerate(vocabulary)}, model_max_length=40)
+    tokenizer.save_pretrained(path)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=40,
+    )
+    BertModel(config).save_pretrained(path)
+    modules = [
+        ("0", "", "sentence_transformers.models.Transformer"),
+        ("1", "1_Pooling", "sentence_transformers.models.Pooling"),
+        ("2", "2_Normalize", "sentence_transformers.models.Normalize"),
+    ]
+    listed = [
+        {"idx": index, "name": name, "path": place, "type": kind} for index, (name, place, kind) in enumerate(modules)
+    ]
+    (path / "modules.json").write_text(json.dumps(listed))
+    (path / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 40, "do_lower_case": False}))
+    for name in ("1_Pooling", "2_Normalize"):
+        (path / name).mkdir()
+    pooling = {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}
+    (path / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+
+
+MAKERS = {
+    maker.__name__: maker
+    for maker in (llama, blip, llava, sdxl, class_unet, clip, dinov2, siglip, sentences)
+}
+
+
+@pytest.fixture(scope="session")
+def folder_of(made: Callable[..., Path]) -> Callable[[str], str]:
+    return lambda name: str(made(MAKERS[name]))
+
+
+def noise(count: int, shape: tuple[int, int, int] = (20, 24, 3), seed: int = 0) -> list[Image]:
+    rng = np.random.default_rng(seed)
+    return [Image(rng.integers(0, 256, shape, dtype=np.uint8)) for _ in range(count)]
+
+
+def ask(content: str, draw: int = 0, **options: Any) -> TextRequest:
+    return TextRequest(messages=(Message(role="user", content=content),), draw=draw, **options)
+
+
+def same(some: Sequence[Any], others: Sequence[Any]) -> bool:
+    """Whether replies are equal, to the last bit."""
+
+    def bits(reply: Any) -> Any:
+        if isinstance(reply, Image):
+            return reply.pixels.tobytes(), reply.pixels.shape, reply.recipe
+        return reply.tobytes() if isinstance(reply, np.ndarray) else reply
+
+    return [bits(reply) for reply in some] == [bits(reply) for reply in others]
+
+
+@pytest.fixture(scope="session")
+def tools() -> Any:
+    """What the tests of this folder share: importlib mode has no modules beside a test to import from."""
+    from types import SimpleNamespace
+
+    return SimpleNamespace(noise=noise, ask=ask, same=same, words=WORDS)
