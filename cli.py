@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.handler(options)
     except KeyboardInterrupt:
-        again = " ".join(["privolve", *(sys.argv[1:] if arguments is None else arguments)])
+        again = shlex.join(["privolve", *(sys.argv[1:] if arguments is None else arguments)])
         _complain(f"stopped; nothing is lost, the same command goes on from here: {again}")
         return INTERRUPTED
     except BrokenPipeError:
@@ -84,6 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--out", type=Path, metavar="DIR", help="the run's folder (default: experiments/DATE-KIND-NAME-HASH)"
     )
+    run.add_argument(
+        "--reuse", metavar="NAME", help="share answers with every run of this name, instead of drawing anew"
+    )
     run.set_defaults(handler=_run)
 
     report = commands.add_parser("report", help="make the report page of a run again")
@@ -106,11 +110,59 @@ def _parser() -> argparse.ArgumentParser:
     _job_arguments(audit)
     audit.set_defaults(handler=_audit)
 
+    serve = commands.add_parser(
+        "serve",
+        help="the gateway as a server of OpenAI's protocol, for other programs",
+        description="Serve the roles of [adapters] at /v1 (chat/completions, images/generations, embeddings, models); "
+        "`model` names a role. What is asked gets the cache, the retries and the limits that a job gets.",
+        epilog="Inputs are public by declaration: over HTTP nothing says what is private, so whatever a client sends may "
+        "be kept in the cache and seen by whoever runs the role's model. Images most often come from a data set, and "
+        "captioning is where a private record meets a model: they are refused unless you state that they are public.",
+    )
+    serve.add_argument("file", type=Path, metavar="FILE.toml", help="a job file, or one with [adapters] alone")
+    serve.add_argument("--host", default="127.0.0.1", help="where to listen; beyond loopback a token is needed")
+    serve.add_argument("--port", type=int, default=8080, metavar="N", help="0: a free one (default: 8080)")
+    serve.add_argument("--token-env", metavar="NAME", help="the environment variable with the token clients must send")
+    serve.add_argument(
+        "--inputs-are-public", action="store_true", help="you state that no client sends private images; takes images"
+    )
+    serve.set_defaults(handler=_serve)
+
+    stub = commands.add_parser(
+        "stub",
+        help="a provider for tests on loopback: both protocols, scripted faults, no cost",
+        description="Answer OpenAI's and DashScope's protocols on loopback until interrupted, as a script says.",
+        epilog="A script is TOML: seed, latency_s, at_once, keys, models, and a table [[rules]] for each fault, such as "
+        'path = "*/chat/completions", probability = 0.1, fault = "rate-limited", retry_after_s = 1. '
+        "A fault that there is not is answered with those there are.",
+    )
+    stub.add_argument("--script", type=Path, metavar="FILE.toml", help="which requests meet which fault")
+    stub.add_argument("--port", type=int, default=0, metavar="N", help="0: a free one (default)")
+    stub.set_defaults(handler=_stub)
+
+    cache = commands.add_parser("cache", help="the answers already paid for: stats, prune, export")
+    verbs = cache.add_subparsers(dest="verb", metavar="VERB", required=True)
+    stats = verbs.add_parser("stats", help="how many answers, how large, for which runs, at what cost")
+    prune = verbs.add_parser("prune", help="remove answers and files that nothing names any more")
+    which = prune.add_mutually_exclusive_group()
+    which.add_argument("--namespace", metavar="NAME", help="the answers of one run or one --reuse name")
+    which.add_argument("--older-than", type=float, metavar="DAYS", help="answers kept so long ago or longer")
+    export = verbs.add_parser("export", help="copy the cache into one file")
+    export.add_argument("file", type=Path, metavar="FILE", help="a new file")
+    export.add_argument("--public", action="store_true", help="answers alone: no costs, accounts and request ids")
+    export.add_argument("--namespace", metavar="NAME", help="the answers of one run or one --reuse name alone")
+    for verb in (stats, prune, export):
+        verb.add_argument(
+            "--cache", type=Path, default=Path("experiments") / ".cache", metavar="DIR", help="(default: %(default)s)"
+        )
+        verb.set_defaults(handler=_cache)
+
     for name, text in (("adapters", "the installed adapters"), ("data", "the installed data sources")):
         listing = commands.add_parser(name, help=f"{text}, without importing them")
         listing.set_defaults(handler=_listing)
 
     doctor = commands.add_parser("doctor", help="versions, extras, devices and keys present (never shown)")
+    doctor.add_argument("job", type=Path, nargs="?", metavar="JOB.toml", help="say more on the models of this job")
     doctor.set_defaults(handler=_doctor)
     return parser
 
@@ -151,7 +203,7 @@ def _plan(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     from .jobs import job, start
 
-    start.run(job.load(options.job, options.settings), out=options.out)
+    start.run(job.load(options.job, options.settings), out=options.out, reuse=options.reuse)
     return DONE
 
 
@@ -182,6 +234,42 @@ def _audit(options: argparse.Namespace) -> int:
     return DONE if audit.run(job.load(options.job, options.settings)) else FAILED_CHECK
 
 
+def _cache(options: argparse.Namespace) -> int:
+    from .jobs import caching
+
+    if options.verb == "stats":
+        print(caching.stats(options.cache))
+    elif options.verb == "prune":
+        print(caching.prune(options.cache, namespace=options.namespace, older_than_days=options.older_than))
+    else:
+        print(caching.export(options.cache, options.file, public=options.public, namespace=options.namespace))
+    return DONE
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from .jobs import serve
+
+    serve.serve(
+        options.file,
+        host=options.host,
+        port=options.port,
+        token_env=options.token_env,
+        inputs_are_public=options.inputs_are_public,
+    )
+    return DONE
+
+
+def _stub(options: argparse.Namespace) -> int:
+    from .adapters.stub import Stub
+
+    stub = Stub(options.script, port=options.port, keep=False)
+    try:
+        stub.serve(lambda: print(f"{stub.openai_url}\n{stub.dashscope_url}\n{stub.compatible_url}", flush=True))
+    except KeyboardInterrupt:
+        print(", ".join(f"{name}: {count}" for name, count in sorted(stub.counts.items())) or "nothing was asked")
+    return DONE
+
+
 def _listing(options: argparse.Namespace) -> int:
     from importlib.metadata import entry_points
 
@@ -191,9 +279,10 @@ def _listing(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
+    from .jobs import job
     from .jobs.doctor import doctor
 
-    return DONE if doctor() else FAILED_CHECK
+    return DONE if doctor(job.load(options.job) if options.job else None) else FAILED_CHECK
 
 
 if __name__ == "__main__":

@@ -41,6 +41,10 @@ class CsvConfig(DataConfig, frozen=True):
     max_chars: PositiveInt = 20_000
     max_bytes: PositiveInt = 512 * MEBIBYTE
 
+    @property
+    def text_bytes(self) -> int:
+        return 4 * self.max_chars
+
     @field_validator("size", "channels")
     @classmethod
     def _of_images_only(cls, value: object) -> object:

@@ -6,8 +6,10 @@ is a ghost. What contradicts the declaration as a whole is an error before the s
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -125,6 +127,17 @@ class DataConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
         """How messages name the set: by the operator's own words."""
         return f"[data] {self.name!r}"
 
+    @property
+    def text_bytes(self) -> int:
+        """The most UTF-8 that a text of the set holds; 0 where it holds none."""
+        return 0
+
+    def declaration(self) -> str:
+        """A digest of this table without paths: a set may move, and what is declared of it stays."""
+        paths = {field for field, value in self if isinstance(value, Path)}
+        table = self.model_dump(mode="json", exclude=paths, exclude_none=True)
+        return sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
+
     def _parts(self, listing: Listing) -> tuple[Sequence[int], Sequence[int]]:
         if not listing.voters.ids:
             raise Undeclared(f"{self.where}: the set is empty: it has no slot; check `path`")
@@ -142,6 +155,8 @@ class DataConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
             classes=self.classes,
             size=self.size,
             channels=self.channels or 0,
+            text_bytes=self.text_bytes,
+            declaration=self.declaration(),
         )
 
 

@@ -51,7 +51,9 @@ class Records(Protocol):
 class PrivateSet:
     """One partition of a private set. All but the records is public by declaration.
 
-    `size` = (width, height) and `channels` of every image; None and 0 for text.
+    `size` = (width, height) and `channels` of every image; None and 0 for text. `text_bytes` is the most UTF-8 that a
+    text holds, 0 for images. `declaration` digests everything declared on which a record depends: what is derived from a
+    record under one declaration is not valid under another.
     """
 
     name: str
@@ -61,6 +63,8 @@ class PrivateSet:
     classes: tuple[str, ...]
     size: tuple[int, int] | None
     channels: int
+    text_bytes: int
+    declaration: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,9 +42,6 @@ def prune(folder: Path, *, namespace: str | None, older_than_days: float | None)
 
 def export(folder: Path, target: Path, *, public: bool, namespace: str | None) -> str:
     count = upkeep.export(_found(folder), target, public=public, namespace=namespace)
-    if namespace is not None and count == 0:
-        target.unlink()
-        raise InputError(f"--namespace {namespace}: no answers of that name; see `privolve cache stats`")
     return f"{target}: {count:,} answers; to use it, put it into a folder as {FILE} and name that as performance.cache"
 
 

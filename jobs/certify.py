@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..privacy import statement
 from ..privacy.ledger import Ledger
 from ..privacy.statement import Certificate
-from .export import publishable
+from .published import publishable
 from .run import Run
 
 MADE_AFTERWARDS = {statement.CHAIN_FILE, statement.FILE, statement.TEXT_FILE, "report.html"}
@@ -26,13 +26,14 @@ def certify(ledger: Ledger, run: Run) -> Certificate:
         release_dir=run.release,
         artefacts={path.as_posix(): run.folder / path for path in covered},
         manifest={
-            "commit": manifest["commit"],
+            "commit": ", ".join(manifest["commits"]),
             "versions": manifest["versions"],
             "public": [
                 "class list",
                 "image size",
                 "split rule",
                 f"label shares ({shares if isinstance(shares, str) else 'declared'})",
+                *(["the test part"] if manifest["test_is_public"] else []),
             ],
             "models": [{"role": role, **identity} for role, identity in manifest["identities"].items()],
             "prompts": manifest["prompts"],

@@ -14,6 +14,8 @@ from pydantic import BaseModel, BeforeValidator, Field, SerializeAsAny, Validati
 
 from ..adapters import registry as adapters
 from ..adapters.contract import AdapterConfig
+from ..cache.modes import Mode
+from ..cache.money import micro
 from ..data import registry as sources
 from ..data.config import DataConfig
 from ..privacy.mechanism import Relation
@@ -48,8 +50,10 @@ class Privacy(Table, frozen=True):
     epsilon: float = Field(gt=0)
     delta: float | None = Field(default=None, gt=0, lt=1)
     """None: the ledger's own, min(1/(N ln N), 1e-5) unless it was created with another."""
-    unit: str = "image"
-    relation: Relation = Relation.ZERO_OUT
+    unit: Literal["image", "text", "record"] = "image"
+    """One slot: protection of an owner of several slots is not built yet."""
+    relation: Literal[Relation.ZERO_OUT, Relation.REPLACE_ONE] = Relation.ZERO_OUT
+    """Not add-or-remove: N is public here, and under that relation it would be a record's secret."""
     ledger: str | None = None
     """The ledger's folder; None: `ledgers/NAME` beside `experiments`, NAME being the private set's."""
     total_epsilon: float | None = Field(default=None, gt=0)
@@ -63,13 +67,48 @@ class Privacy(Table, frozen=True):
         return self
 
 
+class RateLimits(Table, frozen=True):
+    """What an account may ask for in a minute; what is not given is not limited."""
+
+    requests: float | None = Field(default=None, gt=0)
+    tokens: float | None = Field(default=None, gt=0)
+    images: float | None = Field(default=None, gt=0)
+
+
+class Budget(Table, frozen=True):
+    """What the run may spend on remote models. It cannot change the result; kept out of the run's identity."""
+
+    max_cost: float | None = Field(default=None, gt=0)
+    """US dollars, over all processes of the run. None: money is counted and not capped."""
+    allow_unknown_prices: bool = False
+    """Use models whose price is not known all the same; what they cost then counts nothing."""
+    lost_images: Literal["again", "stop"] = "again"
+    """What to do about an image that was sent and whose reply was lost: it may have been billed, and would be again."""
+
+    @property
+    def micro(self) -> int | None:
+        """`max_cost` in millionths of a dollar."""
+        return None if self.max_cost is None else micro(self.max_cost)
+
+
 class Performance(Table, frozen=True):
     """What cannot change the result; kept out of the run's identity."""
 
     cache: str | None = None
     """The folder of the response cache; None: `experiments/.cache`."""
+    cache_mode: Mode = Mode.LIVE
+    """live: ask what is not kept, and keep it. record: keep even what is cheap to compute. replay: ask nothing.
+
+    refresh: ask anew and replace what is kept. off: keep nothing; a run that is stopped then pays again.
+    """
     chunk: int = Field(default=256, gt=0)
-    """How many answers may be lost by a crash; each chunk is durable before the next is asked."""
+    """How many answers of a local model may be lost by a crash; each chunk is durable before the next is asked."""
+    concurrency: int = Field(default=64, gt=0, le=4096)
+    """How many requests to remote models may be under way; a crash can cost so many answers and no more."""
+    deadline_s: float = Field(default=600.0, gt=0)
+    """For how long one request is tried, its retries included and its wait for a turn left out."""
+    limits: dict[str, RateLimits] = Field(default_factory=dict)
+    """By role, where the account's limits differ from what is known of the model."""
     neighbours: Literal["auto", "numpy", "faiss", "torch"] = "auto"
 
 
@@ -85,6 +124,7 @@ class JobConfig(Table, frozen=True):
     data: Data
     privacy: Privacy
     adapters: dict[str, AnyAdapter]
+    budget: Budget = Budget()
     performance: Performance = Performance()
 
     @property
@@ -94,7 +134,7 @@ class JobConfig(Table, frozen=True):
 
     def resolved(self) -> dict[str, Any]:
         """Every setting that can change the result, as JSON."""
-        return self.model_dump(mode="json", exclude={"performance"})
+        return self.model_dump(mode="json", exclude={"performance", "budget"})
 
     def digest(self) -> str:
         """Equal for equal results: SHA-256 over the resolved settings."""
@@ -139,18 +179,19 @@ def load(path: Path, settings: Sequence[str] = ()) -> JobConfig:
         raise InputError(f"{path}: its values are nested too deeply; a job file needs three levels") from None
     for setting in settings:
         _set(table, setting)
-    return parse(table, where=str(path), base=path.parent)
+    return parse(table, where=str(path), base=path.parent.absolute())
 
 
 def parse(table: Mapping[str, Any], *, where: str, base: Path) -> JobConfig:
-    """The job that a table describes; relative paths of its data are taken from `base`."""
+    """The job that a table describes; relative paths of its data and its models are taken from `base`."""
     kind = table.get("kind")
     known = kinds()
     if not isinstance(kind, str) or kind not in known:
         raise InputError(f"{where}: kind: {kind!r} is no job kind; use one of {', '.join(sorted(known))}")
     try:
         config = known[kind].model_validate(dict(table))
-        return config.model_copy(update={"data": config.data.resolved(base)})
+        located = {role: adapter.resolved(base) for role, adapter in config.adapters.items()}
+        return config.model_copy(update={"data": config.data.resolved(base), "adapters": located})
     except ValidationError as error:
         raise InputError(f"{where}: {_first(error, known[kind])}") from None
     except ValueError as error:

@@ -26,7 +26,7 @@ from ..pe_engine import shares
 from ..pe_engine.evolve import Iteration, evolve
 from ..pe_engine.population import SELECTED, Candidate, Population
 from ..pe_engine.schedule import Stage, Stages
-from ..pe_engine.selection import Sample, Uniform, barred
+from ..pe_engine.selection import At, Sample, Uniform, barred, select_all_labels
 from ..pe_engine.variation import initial, vary
 from ..privacy import durable
 from ..privacy.failpoint import failpoint
@@ -75,21 +75,27 @@ class PrivateEvolution:
             self.bars.figures = lambda: figures(ledger, gateway)
             opened.enter_context(self.bars)
 
+            # Open every model first: one that is missing must not cost the share of a plan.
+            identities = {role: vars(identity) for role, identity in gateway.identities().items()}
+            run.check_unchanged("model", identities, run.manifest.get("identities"))
+            run.check_unchanged("prompts", prompts, run.manifest.get("prompts"))
+            run.record(
+                ledger=str(ledger_folder(config).resolve()),
+                ledger_id=ledger.id,
+                identities=identities,
+                locations={role: str(registry.location(config.adapters[role])) for role in config.roles()},
+                private_roles=list(config.private_roles()),
+                prompts=prompts,
+                test_is_public=data.test_is_public,
+                signals=[vars(each) for each in design.signals(stages)],
+            )
+
             # Reserve the whole plan before anything is released.
             ledger.reserve(
                 Plan(run=run.id, partition=data.train.partition, share=design.target, releases=design.releases(run.id))
             )
             self._note_egress(ledger, gateway)
-            run.record(
-                ledger=str(ledger_folder(config).resolve()),
-                ledger_id=ledger.id,
-                ledger_head=ledger.head(),
-                identities={role: vars(identity) for role, identity in gateway.identities().items()},
-                locations={role: str(registry.location(config.adapters[role])) for role in config.roles()},
-                private_roles=list(config.private_roles()),
-                prompts=prompts,
-                signals=[vars(each) for each in design.signals(stages)],
-            )
+            run.record(ledger_head=ledger.head())
             run.journal(Event.PLANNED, releases=len(design.releases(run.id)))
 
             final, first, voters = self._evolve(data, design, stages, ledger, gateway)
@@ -121,7 +127,7 @@ class PrivateEvolution:
             counts = ledger.release(design.labels, voters, name=name, question=f"classes {len(data.train.classes)}")
             self._released(name, ledger)
             durable.write_bytes(run.release / "label_counts.json", json.dumps(counts["labels"].tolist()).encode())
-            stages = design.stages(shares.released(counts["labels"]))
+            stages = design.stages(self._released_shares(counts["labels"]))
         maker = config.maker(gateway, data.train)
         scoring = config.scoring(gateway, data.train, maker, stages, self.rng)
         done = store.finished_iterations(run.iterations)
@@ -149,6 +155,7 @@ class PrivateEvolution:
             score=score,
             vary=partial(vary, maker),
             rng=self.rng,
+            select=partial(self._select, data.train.classes),
             final=config.evolution.final,
         ):
             self._save_iteration(iteration, gateway, data)
@@ -200,10 +207,26 @@ class PrivateEvolution:
         declared = self.config.evolution.shares
         if declared == "released":
             counts = json.loads((self.run.release / "label_counts.json").read_text())
-            return shares.released(np.array(counts, dtype=np.int64))
+            return self._released_shares(np.array(counts, dtype=np.int64))
         if declared == "uniform":
             return shares.uniform(len(data.train.classes))
         return shares.declared(declared, data.train.classes)
+
+    def _released_shares(self, counts: np.ndarray) -> np.ndarray:
+        """Shares from the released counts in which no class is left without a candidate."""
+        count = self.config.evolution.count
+        return shares.with_floor(shares.released(counts), count if isinstance(count, int) else min(count))
+
+    def _select(
+        self, classes: tuple[str, ...], stage: Stage, votes: np.ndarray, labels: np.ndarray, at: At
+    ) -> np.ndarray:
+        """The stage's own selection; a label that its threshold emptied is said, and goes on without it."""
+        rows, emptied = select_all_labels(stage.selection, votes, labels, stage.counts, at)
+        for each in emptied:
+            print(
+                f"no candidate of {classes[each.label]!r} is above the threshold {each.threshold:g}; it goes on without one"
+            )
+        return rows
 
     # What is saved.
 

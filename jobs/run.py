@@ -122,6 +122,13 @@ class Run:
         content = json.dumps(self._manifest, indent=2, ensure_ascii=False).encode() + b"\n"
         durable.write_bytes(self.folder / "run.json", content, mode=0o600)
 
+    def check_unchanged(self, what: str, now: Any, before: Any) -> None:
+        """Refuse to go on with a run whose `what` is not what it began with."""
+        if before is not None and json.loads(json.dumps(now)) != before:
+            raise InputError(
+                f"{self.folder}: this run began with another {what}; put it back, or begin a new run with another --out"
+            )
+
     def journal(self, event: Event, **facts: str | int | float) -> None:
         """Append one entry. Facts are public values or names of types, never the text of an exception."""
         line = json.dumps({"at": _now(), "event": event.value, **facts}, ensure_ascii=False) + "\n"
@@ -170,6 +177,11 @@ class Run:
             for folder in (self.iterations, self.release):
                 folder.mkdir(exist_ok=True)
             self.private.mkdir(mode=0o700, exist_ok=True)
+            self.private.chmod(0o700)
+            if not self.is_finished:
+                # Every version of the code that had a part in the run.
+                known = self._manifest.get("commits", [])
+                self.record(commits=[*dict.fromkeys([*known, *filter(None, [code_commit()])])])
             for unfinished in list(self.folder.rglob(".*.tmp")):  # Left by a process that was killed while it wrote.
                 if unfinished.is_dir():
                     shutil.rmtree(unfinished)
@@ -254,7 +266,7 @@ def _before(folder: Path, config: JobConfig, digest: str) -> dict[str, Any] | No
     manifest = read_manifest(folder)
     if manifest["config_digest"] == digest:
         return manifest
-    if "ledger" not in manifest:
+    if "ledger_head" not in manifest:
         return None
     place = _difference(manifest["config"], config.resolved())
     raise InputError(
@@ -272,6 +284,7 @@ def _manifest(folder: Path, config: JobConfig, digest: str) -> dict[str, Any]:
         "config_digest": digest,
         "config": config.resolved(),
         "commit": code_commit(),
+        "commits": [],
         "versions": versions(),
     }
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ..privacy import statement
 from .certify import MADE_AFTERWARDS
-from .export import publishable
 from .job import InputError
+from .published import publishable
 from .run import read_manifest
 
 
@@ -23,18 +23,25 @@ def verify(run: Path, *, live: bool = False) -> bool:
     certified = (run / "release" / statement.FILE).exists()
     if not certified and (run / "run.json").exists() and read_manifest(run)["status"] != "finished":
         raise InputError(f"{run}: is not finished, so it has no certificate yet; run its job again first")
-    problems = [*statement.verify(run), *_changed_images(run), *_unlisted(run)]
-    for problem in problems:
+    found = problems(run)
+    for problem in found:
         print(f"does not hold: {problem}")
-    if problems:
+    if found:
         return False
     print(statement.summary(run))
     if live:
-        problems, text = statement.verify_ledger(run, Path(read_manifest(run)["ledger"]))
-        for problem in problems:
+        found, text = statement.verify_ledger(run, Path(read_manifest(run)["ledger"]))
+        for problem in found:
             print(f"does not hold: {problem}")
         print(text)
-    return not problems
+    else:
+        print("As of the run's end, by its own copy of the chain; `--ledger` compares it with the ledger as of now.")
+    return not found
+
+
+def problems(run: Path) -> list[str]:
+    """Why the certificate of a run does not hold, from the published files alone; empty if it holds."""
+    return [*statement.verify(run), *_changed_images(run), *_unlisted(run)]
 
 
 def _unlisted(run: Path) -> list[str]:
@@ -53,16 +60,16 @@ def _changed_images(run: Path) -> list[str]:
     listing = run / "release" / "images.sha256"
     if not listing.exists():
         return []
-    problems = []
+    wrong: list[str] = []
     named = set()
     for line in listing.read_text(encoding="utf-8").splitlines():
         digest, _, name = line.partition("  ")
         path = run / "release" / name
         named.add(name)
         if not path.is_file():
-            problems.append(f"release/{name} is missing")
+            wrong.append(f"release/{name} is missing")
         elif hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-            problems.append(f"release/{name} was changed after it was certified")
-    extra = {f"images/{path.name}" for path in (run / "release" / "images").glob("*.png")} - named
-    problems.extend(f"release/{name} is not part of what was certified" for name in sorted(extra))
-    return problems
+            wrong.append(f"release/{name} was changed after it was certified")
+    extra = {f"images/{path.name}" for path in publishable(run) if path.parent.as_posix() == "release/images"} - named
+    wrong.extend(f"release/{name} is not part of what was certified" for name in sorted(extra))
+    return wrong

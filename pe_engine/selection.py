@@ -112,6 +112,32 @@ class Select(Protocol):
     def __call__(self, votes: np.ndarray, labels: np.ndarray, counts: Sequence[int], at: At) -> np.ndarray: ...
 
 
+def select_all_labels(
+    rule: Rank | Sample | Uniform, votes: np.ndarray, labels: np.ndarray, counts: Sequence[int], at: At
+) -> tuple[np.ndarray, list[EmptiedLabel]]:
+    """The rows that `rule` selects, and the labels that its threshold emptied, whose candidates go on without one.
+
+    For a run whose votes are paid: a label without voters must not end it. A threshold that empties every label is an
+    error still. An emptied label goes on by rank, or where candidates were to be drawn with repeats, at random.
+    """
+    chosen: list[np.ndarray] = []
+    emptied: list[EmptiedLabel] = []
+    wanted = [label for label, count in enumerate(counts) if count > 0]
+    for label in wanted:
+        only = [count if index == label else 0 for index, count in enumerate(counts)]
+        try:
+            chosen.append(rule.select(votes, labels, only, at))
+        except EmptiedLabel as error:
+            if error.largest is None:
+                raise
+            emptied.append(error)
+            instead = Uniform(replace=True) if isinstance(rule, Sample) else Rank()
+            chosen.append(instead.select(votes, labels, only, at))
+    if emptied and len(emptied) == len(wanted):
+        raise emptied[0]
+    return _joined(chosen), emptied
+
+
 def barred(votes: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
     """The votes with those of candidates that have no finite embedding replaced by `BARRED`."""
     return np.where(np.isfinite(embeddings).all(axis=1), votes, BARRED)

@@ -32,14 +32,23 @@ def declared(weights: Mapping[str, float], classes: Sequence[str]) -> np.ndarray
 
 
 def released(counts: np.ndarray) -> np.ndarray:
-    """Shares from the noisy counts of a `LabelHistogram`: negative ones count as zero. Post-processing."""
+    """Shares from the noisy counts of a `LabelHistogram`: negative ones count as zero, and if all do, all are equal.
+
+    Post-processing that always has an answer, because the release is paid when it is asked for.
+    """
     positive = np.maximum(counts, 0).astype(np.float64)
-    if positive.sum() <= 0:
-        raise ValueError(
-            "every released label count is zero or negative: the noise is larger than the classes. "
-            "Declare the label shares, or give the label histogram more epsilon"
-        )
-    return positive / positive.sum()
+    return positive / positive.sum() if positive.sum() > 0 else uniform(len(counts))
+
+
+def with_floor(shares: np.ndarray, count: int) -> np.ndarray:
+    """The shares moved towards equal ones as far as every class needs to get at least one of `count` candidates.
+
+    >>> with_floor(np.array([1.0, 0.0]), 10).tolist()
+    [0.9, 0.1]
+    """
+    if count < len(shares):
+        raise ValueError(f"{count} candidates cannot be shared by {len(shares)} classes; raise `count`")
+    return (1 - len(shares) / count) * shares + 1 / count
 
 
 def apportion(total: int, shares: np.ndarray, classes: Sequence[str]) -> tuple[int, ...]:

@@ -19,11 +19,11 @@ from functools import lru_cache
 from importlib import metadata
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, final
+from typing import Any, Protocol, TypeVar, final
 
 import numpy as np
 
-from . import arrays
+from . import arrays, ledger_witness
 from .failpoint import failpoint
 from .ledger_book import (
     NOTES,
@@ -62,9 +62,6 @@ from .mechanism import (
 )
 from .private import OperationalError, Private, PrivateStageError, guarded, open_private
 from .randomness import SecretRng, SystemRng
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = [
     "BindingChanged",
@@ -143,7 +140,9 @@ class Ledger:
             fingerprints = _fingerprints(records, slots=slots, key=key)
             with root_locked(directory.parent):
                 _register(store, asked, fingerprints, declare_disjoint, key=key)
-            return cls(store, key=key, secret=secret)
+            ledger = cls(store, key=key, secret=secret)
+            ledger._remember()
+            return ledger
         except BaseException:
             store.close()
             raise
@@ -377,10 +376,14 @@ class Ledger:
 
     def _append(self, draft: Draft, *, output: tuple[str, bytes] | None = None, point: str = "") -> Entry:
         self._store.append([draft], read=self._book.add, output=output, point=point)
+        self._remember()
         return self._store.entries[-1]
 
+    def _remember(self) -> None:
+        name = self._store.private_part(1)["name"]
+        ledger_witness.remember(self.id, name=name, directory=self._store.directory, head=self.head())
 
-@final
+
 # --- opening ----------------------------------------------------------------------------------------------------------
 
 
@@ -466,6 +469,8 @@ def _register(
     book = _read(store)
     if store.entries:
         terms = book.terms
+        heads = [entry.hash for entry in store.entries]
+        ledger_witness.check(terms.ledger, directory=store.directory, heads=heads)
         created = store.private_part(1)
         if created.get("key") != _key_check(key, terms.ledger):
             raise LedgerDamaged(
@@ -481,6 +486,8 @@ def _register(
                 f"{way_out}."
             )
     else:
+        if asked.purpose == "private":
+            ledger_witness.check_name(asked.name, directory=store.directory)
         drafts.append(asked.created(key))
     if disjoint is not None:
         if not disjoint.strip():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from .mechanism import Cost, DiscreteGaussian, PureEpsilon, SampledGaussian, Zer
 from .randomness import SecretRng
 
 
+@final
 class Gate:
     """The secret source as a mechanism sees it: its first draw charges durably, and it is shut after the call.
 

@@ -401,7 +401,7 @@ def _claim(document: Mapping[str, Any]) -> str:
         f"Replace-one: ({_shown(document['replace_one']['epsilon'])}, {delta}). "
         "A person with g records has the g-fold group guarantee; duplicates are not detected. "
         f"Holds for ideal randomness; noise: {document['noise']['kind']}, CSPRNG assumed. "
-        f"Assumes: unmodified code at commit {commit}; ledger not rolled back or copied; private folder, failed attempts, "
+        f"Assumes: {'modified' if '+' in commit else 'unmodified'} code at commit {commit}; ledger not rolled back or copied; private folder, failed attempts, "
         "timing and sizes unseen; every model and public set made without these records or by an entry of this ledger; "
         "prompts, settings and the choice of what to publish made without looking at private records or unprotected figures "
         f"({document['unprotected_figures']['before_this_plan']} shown before this plan)"

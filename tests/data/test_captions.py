@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from privolve.data.captions import CsvConfig
 from privolve.data.errors import DataError
+from privolve.data.folder import FolderConfig
 from pydantic import ValidationError
 
 CANARY = "canary-7f3a"
@@ -98,3 +99,22 @@ def test_a_proposal_lists_labels(write) -> None:
         "classes": ["cat", "dog"],
         "count": 3,
     }
+
+
+def test_the_declaration_is_digested_and_where_the_file_lies_is_not(write, tmp_path: Path) -> None:
+    path = write("text,label\nwords,a\n")
+    declared = {"classes": ("a", "b"), "label_column": "label", "name": "notes"}
+    train = config(path, **declared).load().train
+    moved = tmp_path / "elsewhere.csv"
+    moved.write_bytes(path.read_bytes())
+    assert config(moved, **declared).load().train.declaration == train.declaration
+    for change in ({"classes": ("b", "a")}, {"max_chars": 9}, {"quoted": False}):
+        assert config(path, **{**declared, **change}).load().train.declaration != train.declaration
+    assert config(path, **declared, max_chars=9).load().train.text_bytes == 36
+
+
+@pytest.mark.parametrize("change", [{"resize": "fit"}, {"max_pixels": 100}, {"size": (9, 8)}, {"classes": ("b", "a")}])
+def test_how_images_are_read_is_a_part_of_the_declaration(change) -> None:
+    declared = {"path": "set", "classes": ("a", "b"), "size": (8, 8), "channels": 1}
+    assert FolderConfig(**{**declared, **change}).declaration() != FolderConfig(**declared).declaration()
+    assert FolderConfig(**declared).resolved(Path("/base")).declaration() == FolderConfig(**declared).declaration()

@@ -146,6 +146,8 @@ def test_an_export_holds_the_allowed_files_alone_and_verifies(finished, tmp_path
     outcome = work("export", run, tmp_path / "public")
     assert (outcome.code, outcome.err) == (0, "")
     exported = {path.relative_to(tmp_path / "public") for path in (tmp_path / "public").rglob("*") if path.is_file()}
+    assert (tmp_path / "public" / "exported.json").exists()
+    exported -= {Path("exported.json")}
     assert {path.parts[0] for path in exported} == {"release", "iterations"}
     assert outcome.out.startswith(f"{len(exported)} files")
     assert work("verify", tmp_path / "public").code == 0
@@ -226,3 +228,18 @@ def test_another_seed_is_another_run_that_continues_the_ledger(work) -> None:
     assert outcome.code == 1
     assert "holds no ledger" in outcome.out
     assert work("verify", second).code == 0
+
+
+def test_an_export_of_what_was_never_certified_is_refused(finished, copied: Path, tmp_path: Path) -> None:
+    work, _ = finished
+    shutil.copyfile(next((copied / "release" / "images").glob("*.png")), copied / "release" / "images" / "secret.png")
+    assert work("export", copied, tmp_path / "public").code == 2
+    assert not (tmp_path / "public").exists()
+
+
+def test_nothing_behind_a_linked_folder_is_exported(finished, copied: Path, tmp_path: Path) -> None:
+    work, _ = finished
+    (copied / "private" / "histogram.npy").write_bytes(b"clean")
+    (copied / "iterations" / "777").symlink_to(copied / "private")
+    assert work("export", copied, tmp_path / "public").code == 0
+    assert not (tmp_path / "public" / "iterations" / "777").exists()

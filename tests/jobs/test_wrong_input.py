@@ -334,7 +334,8 @@ def test_a_place_that_cannot_be_written_is_said_in_a_line(open_work) -> None:
         work.folder.chmod(0o755)
 
 
-def test_a_private_record_that_may_not_be_read_stops_before_any_charge(open_work) -> None:
+def test_a_private_record_that_may_not_be_read_stops_before_any_charge(open_work, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRIVOLVE_STATE", str(work.folder / "experiments" / "state"))
     """Permission says nothing about a record, so it makes no ghost; and no message names the file."""
     work = open_work
     work.job()

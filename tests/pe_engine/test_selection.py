@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
-from privolve.pe_engine.selection import BARRED, EmptiedLabel, PoolTooSmall, Rank, Sample, Selection, Uniform, barred
+from privolve.pe_engine.selection import (
+    BARRED,
+    EmptiedLabel,
+    PoolTooSmall,
+    Rank,
+    Sample,
+    Selection,
+    Uniform,
+    barred,
+    select_all_labels,
+)
 from privolve.privacy.randomness import PublicRng
 
 VOTES = np.array([5, 1, 3, 0, 40, -7, 2])
@@ -119,3 +129,15 @@ def test_rules_are_parsed_by_kind_and_unknown_options_refused() -> None:
     for wrong in ({"kind": "best"}, {"kind": "rank", "cap": 3}):
         with pytest.raises(ValueError, match=r"best|cap"):
             parse(wrong)
+
+
+def test_a_label_that_its_threshold_empties_goes_on_without_one_but_not_if_all_are_emptied() -> None:
+    votes, labels = np.array([9, 8, 1, 0]), np.array([0, 0, 1, 1])
+    rows, emptied = select_all_labels(Rank(threshold=5), votes, labels, [1, 1], at())
+    assert rows.tolist() == [0, 2]
+    assert [error.label for error in emptied] == [1]
+    rows, emptied = select_all_labels(Sample(threshold=8), votes, labels, [3, 3], at())
+    assert rows[:3].tolist() == [0, 0, 0]
+    assert set(rows[3:].tolist()) <= {2, 3}
+    with pytest.raises(EmptiedLabel):
+        select_all_labels(Rank(threshold=50), votes, labels, [1, 1], at())

@@ -45,5 +45,11 @@ def test_declared_shares_name_every_class_and_no_other() -> None:
 
 def test_released_counts_become_shares_and_negative_noise_counts_as_none() -> None:
     assert shares.released(np.array([30, -4, 10])).tolist() == [0.75, 0.0, 0.25]
-    with pytest.raises(ValueError, match="more epsilon"):
-        shares.released(np.array([-1, 0]))
+    assert shares.released(np.array([-1, 0])).tolist() == [0.5, 0.5]
+
+
+def test_a_class_that_noise_left_without_a_share_still_gets_a_candidate() -> None:
+    floored = shares.with_floor(shares.released(np.array([1000, -4, 0])), 30)
+    assert shares.apportion(30, floored, ["a", "b", "c"]) == (28, 1, 1)
+    with pytest.raises(ValueError, match="raise `count`"):
+        shares.with_floor(np.array([0.5, 0.5]), 1)

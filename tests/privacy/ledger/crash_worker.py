@@ -88,6 +88,7 @@ def command(folder: Path) -> None:
             for number in range(RELEASES)
         ),
     )
+    os.environ["PRIVOLVE_STATE"] = str(folder / "state")
     with Ledger.create_or_open(
         folder / "ledgers" / "set",
         name="set",

@@ -93,7 +93,7 @@ def test_a_torn_file_is_damaged(used):
             used.open()
 
 
-def test_a_ledger_from_a_backup_is_refused_by_the_run_that_saw_more(used):
+def test_a_ledger_from_a_backup_is_refused_by_the_run_that_saw_more(used, monkeypatch, tmp_path):
     shutil.copytree(used.root / "digits", used.root.parent / "backup")
     ledger = used.open()
     early = ledger.head()
@@ -108,6 +108,11 @@ def test_a_ledger_from_a_backup_is_refused_by_the_run_that_saw_more(used):
 
     shutil.rmtree(used.root / "digits")
     shutil.copytree(used.root.parent / "backup", used.root / "digits")
+    with pytest.raises(RolledBack, match="last seen"):
+        used.open()
+
+    # On a machine that never saw the ledger, the run's own memory of it is what is left.
+    monkeypatch.setenv("PRIVOLVE_STATE", str(tmp_path / "another machine"))
     ledger = used.open()
     ledger.check_head(early)
     with pytest.raises(RolledBack, match="put the newest one back"):
