@@ -23,15 +23,15 @@ def epsilon(costs, delta, moved):  # `moved`: how many records' contributions di
     pairs = [(c["cells"] * c["copies"], c["scale"]) for c in costs if "scale" in c] or [(1, 5)]
     finest = 5e-4 * math.sqrt(sum(n / s**2 for n, s in pairs) / sum(n for n, _ in pairs))
     grid = {"value_discretization_interval": min(1e-4, finest)}
-    total = pld.identity(*grid.values())
+    total = pld.identity(*grid.values())  # type: ignore[arg-type]
     for text, times in Counter(json.dumps(cost) for cost in costs if cost["kind"] != "pure-epsilon").items():
         if (c := json.loads(text))["kind"] == "discrete-gaussian":
             times *= c["cells"] * c["copies"] * moved
-            event = pld.from_discrete_gaussian_mechanism(c["scale"], **grid)
+            event = pld.from_discrete_gaussian_mechanism(c["scale"], **grid)  # type: ignore[arg-type]
         else:
             times *= c["steps"]
             near = {"neighboring_relation": NeighboringRelation[{1: "REPLACE_SPECIAL", 2: "REPLACE_ONE"}[moved]]}
-            event = pld.from_gaussian_mechanism(c["noise_multiplier"], sampling_prob=c["probability"], **near, **grid)
+            event = pld.from_gaussian_mechanism(c["noise_multiplier"], sampling_prob=c["probability"], **near, **grid)  # type: ignore[arg-type]
         total = total.compose(event.self_compose(times))
     return pure + total.get_epsilon_for_delta(delta * (1 - 1e-12))  # the rest is for the sampler's tails
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
 from privolve.data.private_set import PrivateSet, Records
 from privolve.privacy.private import open_private
 

@@ -3,10 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
+
 from privolve.data.captions import CsvConfig
 from privolve.data.errors import DataError
 from privolve.data.folder import FolderConfig
-from pydantic import ValidationError
 
 CANARY = "canary-7f3a"
 
@@ -113,7 +114,9 @@ def test_the_declaration_is_digested_and_where_the_file_lies_is_not(write, tmp_p
     assert config(path, **declared, max_chars=9).load().train.text_bytes == 36
 
 
-@pytest.mark.parametrize("change", [{"resize": "fit"}, {"max_pixels": 100}, {"size": (9, 8)}, {"classes": ("b", "a")}])
+@pytest.mark.parametrize(
+    "change", [{"resize": "refuse"}, {"max_pixels": 100}, {"size": (9, 8)}, {"classes": ("b", "a")}]
+)
 def test_how_images_are_read_is_a_part_of_the_declaration(change) -> None:
     declared = {"path": "set", "classes": ("a", "b"), "size": (8, 8), "channels": 1}
     assert FolderConfig(**{**declared, **change}).declaration() != FolderConfig(**declared).declaration()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from privolve.data.digits import DigitsConfig
 from privolve.data.errors import DataError
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
+
 from privolve.data.errors import DataError
 from privolve.data.folder import FolderConfig
 from privolve.privacy.private import OperationalError

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from privolve.data.errors import DataError
 from privolve.data.idx import IdxConfig
 from privolve.data.npz import NpzConfig

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from privolve.data.captions import CsvConfig
 from privolve.data.errors import DataError
 from privolve.data.folder import FolderConfig

@@ -6,6 +6,7 @@ from importlib import invalidate_caches
 from pathlib import Path
 
 import pytest
+
 from privolve.data import registry
 from privolve.data.errors import DataError, UnknownKind
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
+
 from privolve.data.config import DataConfig
 from privolve.data.errors import DataError, Undeclared
 from privolve.data.private_set import Record
 from privolve.data.slots import Listing, SlotRecords, Unusable, partition
-from pydantic import ValidationError
 
 IDS = [f"row/{row}" for row in range(1000)]
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from privolve.evaluation.classifier import CEILING, FINAL, ClassifierAccuracy, LogisticRegression, accuracies
 from privolve.evaluation.metric import Items, MetricError
 

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.linalg import sqrtm
+
 from privolve.evaluation.frechet import FrechetDistance, GaussianFit, frechet_distance
 from privolve.evaluation.metric import Items, MetricError
-from scipy.linalg import sqrtm
 
 
 def by_square_root(first: np.ndarray, second: np.ndarray) -> float:

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+
 from privolve.evaluation.metric import Items, MetricError, Score, same_network
 from privolve.evaluation.seeds import mean_score, paired_difference
 

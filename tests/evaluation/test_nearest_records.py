@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from privolve.evaluation.metric import Items, MetricError
 from privolve.evaluation.nearest_records import nearest_records
 

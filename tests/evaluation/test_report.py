@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+
 from privolve.evaluation.metric import Score
 from privolve.evaluation.report.content import (
     Claim,

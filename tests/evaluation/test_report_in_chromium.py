@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from privolve.evaluation.report.content import ReportData
 from privolve.evaluation.report.page import render
 

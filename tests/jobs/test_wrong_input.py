@@ -334,8 +334,9 @@ def test_a_place_that_cannot_be_written_is_said_in_a_line(open_work) -> None:
         work.folder.chmod(0o755)
 
 
-def test_a_private_record_that_may_not_be_read_stops_before_any_charge(open_work, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PRIVOLVE_STATE", str(work.folder / "experiments" / "state"))
+def test_a_private_record_that_may_not_be_read_stops_before_any_charge(
+    open_work, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Permission says nothing about a record, so it makes no ghost; and no message names the file."""
     work = open_work
     work.job()
@@ -343,6 +344,13 @@ def test_a_private_record_that_may_not_be_read_stops_before_any_charge(open_work
         (work.folder / name).mkdir()
         (work.folder / name).chmod(0o777)
     hidden = work.folder / "data" / "0" / "glyph-004.png"
+    # What is imported on first use must be there before another user runs, who may not read where it lies.
+    settings = (
+        f"data.name=other privacy.ledger={work.folder}/other/ledger performance.cache={work.folder}/other/cache"
+    ).split()
+    elsewhere = [word for setting in settings for word in ("--set", setting)]
+    assert work("run", "job.toml", "--out", work.folder / "first", *elsewhere).code == 0
+    monkeypatch.setenv("PRIVOLVE_STATE", str(work.folder / "experiments" / "state"))
     hidden.chmod(0)
     with nobody():
         outcome = work("run", "job.toml", "--out", "experiments/run")

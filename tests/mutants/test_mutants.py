@@ -34,7 +34,9 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(folder: Path, tests: list[str]) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", *tests]
     environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.run(command, cwd=folder / "privolve", env=environment, capture_output=True, text=True, timeout=600)
+    return subprocess.run(
+        command, cwd=folder / "privolve", env=environment, capture_output=True, text=True, timeout=600
+    )
 
 
 def test_without_a_mutation_the_named_tests_pass_on_the_copy(copy: Path):
