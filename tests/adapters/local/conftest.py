@@ -24,7 +24,31 @@ CHAT = (
     "{% for message in messages %}{% if message.role == 'system' %}{{ raise_exception('no system here') }}{% endif %}"
     "<{{ message.role }}>{{ message.content }}<end>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
 )
-WORDS = "a an the photo picture of in on big small red blue green old new cat dog house tree river bed room lamp".split()
+WORDS = [
+    "a",
+    "an",
+    "the",
+    "photo",
+    "picture",
+    "of",
+    "in",
+    "on",
+    "big",
+    "small",
+    "red",
+    "blue",
+    "green",
+    "old",
+    "new",
+    "cat",
+    "dog",
+    "house",
+    "tree",
+    "river",
+    "bed",
+    "room",
+    "lamp",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -185,9 +209,7 @@ def _clip_tokenizer() -> Any:
 
     letters = list("abcdefghijklmnopqrstuvwxyz0123456789.,")
     pieces = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    return CLIPTokenizer(
-        vocab={piece: index for index, piece in enumerate(pieces)}, merges=[], model_max_length=16
-    )
+    return CLIPTokenizer(vocab={piece: index for index, piece in enumerate(pieces)}, merges=[], model_max_length=16)
 
 
 def _clip_text(tokenizer: Any, *, projected: bool) -> Any:
@@ -255,6 +277,74 @@ def sdxl(path: Path) -> None:
         # Noise at every step, as the turbo models have it.
         scheduler=EulerAncestralDiscreteScheduler(beta_schedule="scaled_linear", timestep_spacing="trailing"),
     ).save_pretrained(path)
+
+
+def flux(path: Path) -> None:
+    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+    from transformers import T5Config, T5EncoderModel, T5Tokenizer
+
+    tokenizer = _clip_tokenizer()
+    transformer = FluxTransformer2DModel(
+        patch_size=1,
+        in_channels=4,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        pooled_projection_dim=32,
+        axes_dims_rope=(4, 4, 8),
+    )
+    vae = AutoencoderKL(
+        sample_size=32,
+        block_out_channels=(4,),
+        layers_per_block=1,
+        latent_channels=1,
+        norm_num_groups=1,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        shift_factor=0.06,
+        scaling_factor=1.5,
+    )
+    FluxPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        text_encoder=_clip_text(tokenizer, projected=False),
+        text_encoder_2=T5EncoderModel(T5Config(vocab_size=200, d_model=32, d_kv=8, d_ff=37, num_layers=2, num_heads=4)),
+        tokenizer=tokenizer,
+        tokenizer_2=T5Tokenizer(vocab=[(word, 0.0) for word in ["<pad>", "</s>", "<unk>", *WORDS]]),
+        transformer=transformer,
+        vae=vae,
+    ).save_pretrained(path)
+
+
+def image_to_words(path: Path) -> None:
+    """A vision encoder and a decoder of text without a processor of both: ViT and GPT-2."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import (
+        GPT2Config,
+        PreTrainedTokenizerFast,
+        VisionEncoderDecoderConfig,
+        VisionEncoderDecoderModel,
+        ViTConfig,
+    )
+    from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+    vocabulary = ["<pad>", "<unk>", "<bos>", "<eos>", *WORDS]
+    raw = Tokenizer(models.WordLevel({word: index for index, word in enumerate(vocabulary)}, unk_token="<unk>"))
+    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(
+        tokenizer_object=raw, unk_token="<unk>", pad_token="<pad>", bos_token="<bos>", eos_token="<eos>"
+    ).save_pretrained(path)
+    ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(path)
+    vision = ViTConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, image_size=16, patch_size=8
+    )
+    text = GPT2Config(
+        vocab_size=len(vocabulary), n_embd=32, n_layer=2, n_head=2, n_positions=32, bos_token_id=2, eos_token_id=3
+    )
+    config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(vision, text)
+    config.decoder_start_token_id, config.pad_token_id = 2, 0
+    VisionEncoderDecoderModel(config).save_pretrained(path)
 
 
 def class_unet(path: Path) -> None:
@@ -344,7 +434,7 @@ def sentences(path: Path) -> None:
 
 MAKERS = {
     maker.__name__: maker
-    for maker in (llama, blip, llava, sdxl, class_unet, clip, dinov2, siglip, sentences)
+    for maker in (llama, blip, llava, image_to_words, sdxl, flux, class_unet, clip, dinov2, siglip, sentences)
 }
 
 
