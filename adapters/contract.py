@@ -4,6 +4,7 @@
     ├── AdapterUnavailable     cannot be opened: missing extra, missing weights, unknown option
     ├── Transient              worth another try: 429, 5xx, time-outs, dropped connections
     └── Stopped                stops the role: wrong key, no money, model gone
+        └── Rejected           the server does not accept this request; it may accept another
 
 A refusal (a content filter, a safety block) is not an error but a reply: `Refusal`.
 """
@@ -12,8 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from enum import StrEnum
-from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast, runtime_checkable
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, cast, runtime_checkable
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -84,6 +87,13 @@ class Transient(AdapterError):
 
 class Stopped(AdapterError):
     """No request of this role can succeed until a person acts."""
+
+
+class Rejected(Stopped):
+    """The server does not accept this request, and would not if it were asked again.
+
+    What a job asks in public is all alike, so it stops the role; a private record alone may be the cause.
+    """
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,10 +199,11 @@ class Usage:
 
 @dataclass(frozen=True, eq=False)
 class Answered(Generic[Answer]):
-    """A reply (or a Refusal) and what it took."""
+    """A reply (or a Refusal) and what it took. `rate`: the headers by which the provider told its limits, if it did."""
 
     reply: Answer
     usage: Usage
+    rate: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 class Adapter(Protocol[Req, Rep]):
@@ -256,6 +267,14 @@ class AdapterConfig(BaseModel):
     def settings(self) -> dict[str, Any]:
         """What counts in a cache key beside the identity. None means not set, so a new option changes no old key."""
         return self.model_dump(mode="json", exclude=set(self.cannot_change_replies), exclude_none=True)
+
+    def resolved(self, base: Path) -> Self:
+        """The same config with its relative paths taken from `base`, the folder of the job file."""
+        return self
+
+    def notices(self, today: date) -> tuple[str, ...]:
+        """What a person should know before a run, a line each: a model that stops soon, a price that nobody knows."""
+        return ()
 
     def open(self) -> Adapter[Any, Any] | AsyncAdapter[Any, Any]:
         raise NotImplementedError

@@ -11,6 +11,7 @@ certificate. What an adapter answers stays `Private`, in files of the private fo
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -23,9 +24,12 @@ from typing import Any, Protocol, Self, cast
 import numpy as np
 import numpy.typing as npt
 
-from ..cache.keys import Addressing
+from ..cache import modes
+from ..cache.keys import Addressing, canonical_json
+from ..cache.modes import Mode
+from ..cache.money import Money, Totals
 from ..cache.private_rows import Columns, MemoryRows, PrivateRows, Rows
-from ..cache.store import Store
+from ..cache.store import Store, Transaction
 from ..data.private_set import PrivateSet, Records
 from ..data.voters import Voters
 from ..privacy.private import OperationalError, Private, guarded, open_private
@@ -42,7 +46,9 @@ from .contract import (
     Location,
     ModelIdentity,
     Refusal,
+    wrong_with,
 )
+from .pricing import has_price, limits_of, pricing_of
 from .trusted import (
     AsyncAsker,
     BatchAsker,
@@ -52,15 +58,25 @@ from .trusted import (
     blank_of,
     fill,
     is_declared,
+    largest_of,
     operational,
     rows_name,
 )
 from .wrappers.cached import Cached
+from .wrappers.clock import Clock
+from .wrappers.limited import Gate, Limits
+from .wrappers.metered import Advance, Metered, Prepaid, Spending, unpriced
+from .wrappers.replayed import Missing, Unopened
 from .wrappers.retrying import Patience, Retrying, RetryingAsync
-from .wrappers.streaming import Bridged, Chunked, Direct, EventLoop
+from .wrappers.single_flight import Asked, Flights
+from .wrappers.streaming import Bridged, Chunked, Direct, EventLoop, Stream
 
 CAPTION_BYTES = 4096
-"""The row of a private caption: its length, its UTF-8, zeros. A longer caption is cut."""
+"""The row of a private caption: its length in four bytes, its UTF-8, zeros. A longer caption is cut."""
+
+
+LAST_REPLIES_S = 10.0
+"""For how long a gateway that closes waits for replies that are under way and paid for."""
 
 
 class GatewayError(ValueError):
@@ -111,7 +127,9 @@ def check(
 class Gateway:
     """The adapters of one run, by role.
 
-    `namespace` is the run: samples are drawn anew for each. `chunk` is the size of a batch, public, and how many
+    `namespace` says whose samples are read and kept: the run's, so that each draws anew, unless runs share one on purpose.
+    `scope` is whose money is spent: the run's, the namespace if not given. `concurrency` bounds how many requests are sent
+    and not yet kept: a crash can cost no more. `chunk` is the size of a batch, public, and how many
     answers of a batch adapter a crash can cost. `key` is the ledger's private key, `private_dir` its owner's alone.
     """
 
@@ -125,9 +143,14 @@ class Gateway:
         key: bytes,
         namespace: str,
         chunk: int = 64,
-        concurrency: int = 16,
+        concurrency: int = 64,
         patience: Patience | None = None,
         progress: Progress | None = None,
+        mode: Mode = Mode.LIVE,
+        scope: str | None = None,
+        spending: Spending | None = None,
+        limits: Mapping[str, Limits] | None = None,
+        clock: Clock | None = None,
     ) -> None:
         _check_names(trust, configs)
         if len(key) < 16:
@@ -136,7 +159,15 @@ class Gateway:
             raise ValueError("`chunk` and `concurrency` are at least 1")
         self._configs = dict(configs)
         self._trust = frozenset(trust)
-        self._store = store
+        self._store = modes.view(store, mode)
+        self._mode = mode
+        self._scope = namespace if scope is None else scope
+        self._spending = spending or Spending()
+        self._limits = dict(limits or {})
+        self._clock = clock or Clock()
+        self._money: Money | None = None
+        self._gates: dict[tuple[str, str, str], Gate] = {}
+        self._flights = Flights()
         self._private_dir = private_dir
         self._key = key
         self._namespace = namespace
@@ -160,6 +191,9 @@ class Gateway:
         """Close remote adapters' connections and the event loop. The store stays open: it is the caller's; counts stay."""
         with self._lock:
             loop, self._loop = self._loop, None
+            if loop is not None:
+                with suppress(Exception):
+                    loop.start(self._flights.finish(within_s=LAST_REPLIES_S)).result(timeout=LAST_REPLIES_S + 5.0)
             for role in self._roles.values():
                 if loop is not None and isinstance(role.adapter, RetryingAsync):
                     # A connection that cannot be closed in time ends with the process.
@@ -194,6 +228,16 @@ class Gateway:
         """What each opened role was asked so far, for the cost table."""
         return {name: role.tally.counts() for name, role in self._roles.items()}
 
+    def money(self) -> Totals:
+        """What the run may spend, has reserved and has spent, its earlier processes included."""
+        with self._lock:
+            return self._money.totals() if self._money is not None else Totals(cap=self._spending.max_cost)
+
+    def spent(self) -> Mapping[str, int]:
+        """Millionths of a dollar, by role."""
+        with self._lock:
+            return self._money.by_role() if self._money is not None else {}
+
     def identity(self, role: str) -> ModelIdentity:
         """Which model answers for the role; opens it."""
         return self._role(role).identity
@@ -218,44 +262,142 @@ class Gateway:
             return self._roles[role]
 
     def _opened(self, role: str, config: AdapterConfig) -> _Role:
+        if self._mode is Mode.REPLAY:
+            return self._replayed(role, config)
         adapter = config.open()
         identity = adapter.identity
         remote = Location.REMOTE in (registry.location(config), adapter.location)
         location = Location.REMOTE if remote else Location.LOCAL
         tally = _Tally(role, self._progress)
         patient: Retrying | RetryingAsync
-        if isinstance(adapter, AsyncAdapter):
-            patient = RetryingAsync(adapter, self._patience)
-            stream = self._bridge(role, patient)
+        advance: Advance | None = None
+        metered = isinstance(adapter, AsyncAdapter)
+        if metered:
+            stream, patient, advance = self._metered(role, config, adapter, location)
         else:
             patient = Retrying(adapter, self._patience)
             stream = Chunked(patient, role=role, size=self._chunk)
         public: Adapter[Any, Any]
-        if config.cheap:
+        if config.cheap and self._mode is not Mode.RECORD:
             public = Direct(stream, identity=identity, location=location, heard=tally.heard)
         else:
-            addressing = Addressing(identity, settings=config.settings(), namespace=self._namespace)
-            public = Cached(
-                stream,
-                store=self._store,
-                addressing=addressing,
-                identity=identity,
-                location=location,
-                heard=tally.heard,
+            self._remember(config, identity)
+            public = self._cached(config, stream, identity, location, tally, kept_below=metered)
+        return _Role(
+            name=role,
+            config=config,
+            adapter=patient,
+            public=public,
+            identity=identity,
+            location=location,
+            tally=tally,
+            advance=advance,
+        )
+
+    def _cached(
+        self,
+        config: AdapterConfig,
+        stream: Stream,
+        identity: ModelIdentity,
+        location: Location,
+        tally: _Tally,
+        *,
+        kept_below: bool,
+    ) -> Cached:
+        return Cached(
+            stream,
+            store=self._store,
+            addressing=Addressing(identity, settings=config.settings(), namespace=self._namespace),
+            identity=identity,
+            location=location,
+            heard=tally.heard,
+            kept_below=kept_below,
+        )
+
+    def _metered(
+        self, role: str, config: AdapterConfig, adapter: AsyncAdapter[Any, Any], location: Location
+    ) -> tuple[Stream, RetryingAsync, Advance]:
+        """The public stream of a remote adapter, its face for private records, and who pays for these."""
+        pricing = pricing_of(config, location)
+        if not (has_price(config, location) or self._spending.max_cost is None or self._spending.allow_unknown_prices):
+            raise GatewayError(unpriced(role, adapter.identity.model))
+        if self._money is None:
+            self._money = Money(self._store, scope=self._scope, cap=self._spending.max_cost)
+        identity = adapter.identity
+        account = (identity.provider, identity.model, identity.revision)
+        if account not in self._gates:
+            self._gates[account] = Gate(
+                concurrency=self._concurrency,
+                limits=self._limits.get(role) or limits_of(config),
+                clock=self._clock,
+                outage_s=(self._patience or Patience()).deadline_s,
             )
+        gate = self._gates[account]
+        metered = Metered(
+            adapter,
+            role=role,
+            money=self._money,
+            gate=gate,
+            pricing=pricing,
+            spending=self._spending,
+            clock=self._clock,
+            fresh=self._mode in (Mode.REFRESH, Mode.OFF),
+        )
+        advance = Advance(adapter=adapter, role=role, money=self._money, pricing=pricing, spending=self._spending)
+        patient = partial(RetryingAsync, adapter, self._patience, clock=self._clock.now, sleep=self._clock.sleep)
+        public = patient(trying=metered)
+        private = patient(trying=Prepaid(adapter, gate=gate))
+        return self._bridge(role, _Shared(public, self._flights), _anything, ahead=self._concurrency), private, advance
+
+    def _replayed(self, role: str, config: AdapterConfig) -> _Role:
+        """A role that asks no model: its identity is what was remembered, so that not even a key is needed."""
+        identity = self._remembered(config)
+        location = registry.location(config)
+        tally = _Tally(role, self._progress)
+        unopened = Unopened(partial(_opened_for_replay, role, config, location), identity=identity, location=location)
+        stream: Stream = Missing(self._store, role=role)
+        if config.cheap:
+            stream = Chunked(unopened, role=role, size=self._chunk)
+        public = self._cached(config, stream, identity, location, tally, kept_below=not config.cheap)
+        patient = Retrying(unopened, self._patience)
         return _Role(
             name=role, config=config, adapter=patient, public=public, identity=identity, location=location, tally=tally
         )
 
+    def _remember(self, config: AdapterConfig, identity: ModelIdentity) -> None:
+        about = (canonical_json({"kind": config.kind, **config.settings()}), canonical_json(vars(identity)))
+
+        def keep(open_: Transaction) -> None:
+            open_.connection.execute(
+                "insert into models (settings, identity) values (?, ?) "
+                "on conflict (settings) do update set identity = excluded.identity",
+                about,
+            )
+
+        self._store.submit(keep).result()
+
+    def _remembered(self, config: AdapterConfig) -> ModelIdentity:
+        about = canonical_json({"kind": config.kind, **config.settings()})
+
+        def find(open_: Transaction) -> Any:
+            return open_.connection.execute("select identity from models where settings = ?", (about,)).fetchone()
+
+        row = self._store.submit(find).result()[0]
+        return ModelIdentity(**json.loads(row[0])) if row is not None else config.open().identity
+
     def _bridge(
-        self, role: str, adapter: AsyncAdapter[Any, Any], wrong: Callable[[Any, Any], str] | None = None
+        self,
+        role: str,
+        adapter: AsyncAdapter[Any, Any],
+        wrong: Callable[[Any, Any], str] = wrong_with,
+        *,
+        ahead: int = 0,
     ) -> Bridged:
+        """`ahead`: how many more requests may wait at the gate, reserved and not sent."""
         with self._lock:
             if self._loop is None:
                 self._loop = EventLoop()
-            if wrong is None:
-                return Bridged(adapter, role=role, loop=self._loop, concurrency=self._concurrency)
-            return Bridged(adapter, role=role, loop=self._loop, concurrency=self._concurrency, wrong=wrong)
+            return Bridged(adapter, role=role, loop=self._loop, concurrency=self._concurrency + ahead, wrong=wrong)
 
 
 class TrustedAdapter:
@@ -285,7 +427,8 @@ class TrustedAdapter:
             row=partial(_vector_row, width=width),
             row_bytes=4 * width,
             content=is_declared(private),
-            blank=blank if isinstance(blank, str) else blank.pixels,
+            blank=_raw(blank),
+            largest=_raw(largest_of(private)),
         )
 
         def voters(records: Records) -> Voters:
@@ -298,22 +441,23 @@ class TrustedAdapter:
         """The set with every image replaced by words about it; a refused image is a ghost."""
         if private.size is None:
             raise GatewayError(f"{private.name!r} holds texts; only images can be captioned")
-        blank = blank_of(private)
         question = Question(
             request=lambda content: CaptionRequest(image=Image(content), prompt=prompt, draw=0, max_tokens=max_tokens),
             row=_caption_row,
             row_bytes=CAPTION_BYTES,
             content=is_declared(private),
-            blank=blank if isinstance(blank, str) else blank.pixels,
+            blank=_raw(blank_of(private)),
+            largest=_raw(largest_of(private)),
         )
         about = {"verb": "caption", "prompt": prompt, "max_tokens": max_tokens}
+        self._probe(question)
 
         def captions(records: Records) -> Records:
             return RowRecords(records.ids, self._answered(private, records, question, about), _caption)
 
         stage = f"captioning by {self._role.name!r}"
         derived = Private(guarded(captions, open_private(private.records), stage=stage))
-        return _derived(private, derived, size=None, channels=0)
+        return _derived(private, derived, size=None, channels=0, text_bytes=CAPTION_BYTES - 4)
 
     def paint(self, private: PrivateSet, *, size: tuple[int, int], channels: int) -> PrivateSet:
         """The set with every text replaced by an image of what it says; a refused text is a ghost."""
@@ -326,8 +470,10 @@ class TrustedAdapter:
             row_bytes=shape[0] * shape[1] * shape[2],
             content=is_declared(private),
             blank=blank_of(private),
+            largest=largest_of(private),
         )
         about = {"verb": "paint", "size": list(size), "channels": channels}
+        self._probe(question)
 
         def images(records: Records) -> Records:
             rows = self._answered(private, records, question, about)
@@ -353,17 +499,19 @@ class TrustedAdapter:
             rows = self._rows(private, records, question, about)
             try:
                 report = partial(role.tally.slots, total=private.count)
-                return fill(rows, records, question, asker, chunk=self._chunk, report=report)
+                return fill(rows, records, question, asker, chunk=self._chunk, pay=role.pay, report=report)
             finally:
                 rows.close()
 
     def _rows(self, private: PrivateSet, records: Records, question: Question, about: Mapping[str, Any]) -> Rows:
         if self._role.config.cheap:
             return MemoryRows(slots=private.count, row_bytes=question.row_bytes)
-        form = {"size": private.size, "channels": private.channels}
+        form = {"size": private.size, "channels": private.channels, "text_bytes": private.text_bytes}
         public = {
             "set": private.name,
             "partition": private.partition,
+            "declaration": private.declaration,
+            "classes": private.classes,
             "form": form,
             "role": self._role.name,
             "identity": self._role.identity,
@@ -374,6 +522,11 @@ class TrustedAdapter:
         bound = binding(self._key, records=records, about=public)
         return PrivateRows(path, slots=private.count, row_bytes=question.row_bytes, binding=bound)
 
+    def _probe(self, question: Question) -> None:
+        """A remote role that fails on a blank fails here, in public and before any record: whatever the records are."""
+        if self._role.advance is not None:
+            self._role.public.send([question.request(question.blank)])
+
     def _width(self, blank: Image | str) -> int:
         """How many features a record has, from a public blank."""
         reply = self._role.public.send([EmbedRequest(content=blank)])[0]
@@ -382,6 +535,36 @@ class TrustedAdapter:
                 f"{self._role.name!r} refuses to embed a blank, so its width is unknown; use another adapter"
             )
         return len(reply)
+
+
+class _Shared:
+    """A remote role's public face: equal requests that come at the same time are one."""
+
+    def __init__(self, patient: RetryingAsync, flights: Flights) -> None:
+        self._patient = patient
+        self._flights = flights
+
+    @property
+    def location(self) -> Location:
+        return self._patient.location
+
+    @property
+    def identity(self) -> ModelIdentity:
+        return self._patient.identity
+
+    async def answer(self, asked: Asked, /) -> Any:
+        return await self._flights.reply(asked, self._patient.answer)
+
+    async def close(self) -> None:
+        await self._patient.close()
+
+
+def _opened_for_replay(role: str, config: AdapterConfig, location: Location) -> Adapter[Any, Any]:
+    """A local adapter may still see what no shared file holds: private records, and what is cheap to compute."""
+    adapter = None if location is Location.REMOTE else config.open()
+    if adapter is None or isinstance(adapter, AsyncAdapter):
+        raise OperationalError(f'replay: {role!r} would have to be asked; run with performance.cache_mode = "live"')
+    return adapter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -395,6 +578,12 @@ class _Role:
     identity: ModelIdentity
     location: Location
     tally: _Tally
+    advance: Advance | None = None
+    """Who pays for private records, where they may cost money."""
+
+    def pay(self, largest: Any, slots: int) -> None:
+        if self.advance is not None:
+            self.advance.pay(largest, slots)
 
 
 class _Tally:
@@ -435,6 +624,10 @@ def _content(content: np.ndarray[Any, Any] | str) -> Image | str:
     return content if isinstance(content, str) else Image(content)
 
 
+def _raw(content: Image | str) -> np.ndarray[Any, Any] | str:
+    return content if isinstance(content, str) else content.pixels
+
+
 def _vector_row(reply: Any, *, width: int) -> npt.NDArray[np.uint8] | None:
     """Float32 bytes of a finite vector of the public width; anything else is no answer."""
     if not isinstance(reply, np.ndarray):
@@ -469,7 +662,12 @@ def _anything(_request: Any, _reply: Any) -> str:
 
 
 def _derived(
-    private: PrivateSet, records: Private[Records], *, size: tuple[int, int] | None, channels: int
+    private: PrivateSet,
+    records: Private[Records],
+    *,
+    size: tuple[int, int] | None,
+    channels: int,
+    text_bytes: int = 0,
 ) -> PrivateSet:
     return PrivateSet(
         name=private.name,
@@ -479,6 +677,8 @@ def _derived(
         classes=private.classes,
         size=size,
         channels=channels,
+        text_bytes=text_bytes,
+        declaration=private.declaration,
     )
 
 
@@ -507,10 +707,7 @@ def _check_answers(role: str, config: AdapterConfig, requests: Sequence[type]) -
 def _check_trust(role: str, config: AdapterConfig, location: Location, trust: Collection[str]) -> None:
     if location is Location.LOCAL or role in trust:
         return
-    if registry.is_ours(config):
-        what = "is a remote adapter"
-    else:
-        what = "comes from outside privolve, so counts as remote"
+    what = "is a remote adapter" if registry.is_ours(config) else "comes from outside privolve, so counts as remote"
     raise TrustError(f"{role!r} {what} and may not see private data. Use a local one, or add {role!r} to `trust`.")
 
 

@@ -42,7 +42,11 @@ def pricing_of(config: AdapterConfig, location: Location) -> Pricing:
     if location is Location.LOCAL:
         return FREE
     facts = facts_of(config)
-    return UNKNOWN if facts is None or facts.price is None else Pricing(cost=facts.cost, version=models.catalogue().version)
+    return (
+        UNKNOWN
+        if facts is None or facts.price is None
+        else Pricing(cost=facts.cost, version=models.catalogue().version)
+    )
 
 
 def limits_of(config: AdapterConfig) -> Limits:

@@ -4,8 +4,8 @@ What the gateway does with raw records, apart from the door itself (`gateway.py`
 
 Formal guarantee: row i is a function of record i and of public values. A ghost's place in a batch holds a public
 blank, so batches have public sizes and no row moves another. A failure that comes with a record alone (blanks in all
-other places) makes a ghost of it; a failure that comes without it, or that has an operational cause, stops the stage
-with words that no record chose. Progress counts slots.
+other places, or a blank asked beside it) makes a ghost of it; a failure that comes without it, or that has an operational
+cause, stops the stage with words that no record chose. Progress counts slots, and so does what is paid.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from ..cache.private_rows import Columns, Rows, RowsBusy
 from ..data.private_set import PrivateSet, Record, Records
 from ..data.voters import GHOST_LABEL
 from ..privacy.private import OperationalError
-from .contract import Adapter, AdapterUnavailable, AsyncAdapter, Image, Stopped, Transient
+from .contract import Adapter, AdapterUnavailable, AsyncAdapter, Cause, Image, Rejected, Stopped, Transient
+from .wrappers.metered import MoneyExceeded, Probe
 from .wrappers.streaming import Bridged
 
 BLANK_TEXT = "blank"
@@ -49,6 +50,8 @@ class Question:
     """Whether a record's content is of the declared form."""
     blank: Any
     """A content of the declared form that stands in a ghost's place."""
+    largest: Any
+    """A public content of the declared form such that no other costs more to ask about."""
 
 
 Answers = Generator[dict[int, Any]]
@@ -67,14 +70,20 @@ def fill(
     asker: Asker,
     *,
     chunk: int,
+    pay: Callable[[Any, int], None],
     report: Callable[[int, int, int], None],
 ) -> Columns:
-    """Give every slot its row; slots that have one are not asked again. `report(fresh, among, done)` after each chunk."""
+    """Give every slot its row; slots that have one are not asked again.
+
+    `pay(the largest request, slots)` before anything of a chunk is asked, whichever of its slots are done;
+    `report(fresh, among, done)` after it.
+    """
     done = rows.done()
     for start in range(0, len(done), chunk):
         slots = np.arange(start, min(start + chunk, len(done)), dtype=np.int64)
         before = done[slots]
         if not before.all():
+            pay(question.request(question.largest), len(slots))
             _fill_chunk(rows, records, question, asker, slots, before)
         report(int((~before).sum()), len(slots), int(slots[-1]) + 1)
     return rows.columns()
@@ -135,9 +144,9 @@ class BatchAsker:
             with _silence():
                 replies = self._adapter.send(requests)
             return replies if len(replies) == len(requests) else None
-        except _OPERATIONAL:
-            raise
-        except Exception:  # noqa: BLE001  whether it is the record's or the adapter's own is tried with blanks
+        except Exception as error:  # Whether it is the record's or the adapter's own is tried with blanks
+            if _is_operational(error):
+                raise
             return None
 
 
@@ -163,7 +172,10 @@ class _Settlement:
 
 
 class _Settled:
-    """An async adapter whose failure on a record is a value, if a blank is answered at the same time."""
+    """An async adapter whose failure on a record is a value, if a blank is answered at the same time.
+
+    The adapter takes a blank as a `Probe`.
+    """
 
     def __init__(self, adapter: AsyncAdapter[Any, Any], blank: Any, role: str) -> None:
         self._adapter = adapter
@@ -174,16 +186,16 @@ class _Settled:
 
     async def answer(self, request: Any, /) -> _Settlement:
         settlement = await self._try(request)
-        if settlement is None and await self._try(self._blank) is None:
+        if settlement is None and await self._try(Probe(self._blank)) is None:
             raise OperationalError(f"{self._role!r} fails on a blank; nothing was charged")
         return settlement or _Settlement(None)
 
     async def _try(self, request: Any) -> _Settlement | None:
         try:
             return _Settlement(await self._adapter.answer(request))
-        except _OPERATIONAL:
-            raise
-        except Exception:  # noqa: BLE001  as in BatchAsker
+        except Exception as error:  # As in BatchAsker.
+            if _is_operational(error):
+                raise
             return None
 
     async def close(self) -> None:
@@ -254,10 +266,15 @@ def blank_of(private: PrivateSet) -> Image | str:
     return Image(np.zeros((height, width, private.channels), dtype=np.uint8))
 
 
+def largest_of(private: PrivateSet) -> Image | str:
+    """A public content of the set's declared form that costs no less to ask about than any other: as long as a text may be."""
+    return "x" * private.text_bytes if private.size is None else blank_of(private)
+
+
 def is_declared(private: PrivateSet) -> Callable[[Any], bool]:
     """Whether a content has the form that the set declares."""
     if private.size is None:
-        return lambda content: isinstance(content, str)
+        return lambda content: isinstance(content, str) and _bytes_of(content) <= private.text_bytes
     width, height = private.size
     shape = (height, width, private.channels)
 
@@ -265,6 +282,17 @@ def is_declared(private: PrivateSet) -> Callable[[Any], bool]:
         return isinstance(content, np.ndarray) and content.dtype == np.uint8 and content.shape == shape
 
     return fits
+
+
+def _bytes_of(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))
+
+
+def _is_operational(error: Exception) -> bool:
+    """Whether a failure has a cause other than the request: then no record is judged by it."""
+    if isinstance(error, Rejected) or (isinstance(error, Transient) and error.cause is Cause.MALFORMED):
+        return False
+    return isinstance(error, _OPERATIONAL)
 
 
 @contextmanager
@@ -275,6 +303,8 @@ def operational(role: str) -> Iterator[None]:
         yield
     except OperationalError as error:
         words = str(error)
+    except MoneyExceeded as error:
+        words = str(error)  # Private requests are paid in advance, by public figures.
     except Transient:
         words = f"{role!r} gave no answer before its deadline; {again}"
     except Stopped:

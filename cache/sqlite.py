@@ -3,36 +3,63 @@
 Decisions. One connection a process, and a rollback journal: SQLite before 3.51.3 can corrupt a write-ahead log that
 several connections reset at once, and several processes may share this file. Every write transaction begins
 IMMEDIATE, so that waiting works. A large reply's file is written, synced and renamed before the row that names it, so
-a row never names a file that is not there. Every payload carries its SHA-256, checked when it is read.
+a row never names a file that is not there. Every payload carries its SHA-256, checked when it is read. What it holds
+was paid for and tells what a run asked: files and folders are their owner's alone.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 import threading
 import time
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, TypeVar
 
 from ..privacy import durable
+from ..privacy.failpoint import failpoint
+from . import schema
+from .group_commit import GroupCommit, Job
 from .keys import Address
-from .store import Saved, StoreBusy, StoreDamaged, StoreError, StoreFull, StoreTooNew, compare
+from .owners import Owners
+from .store import Answers, Saved, StoreBusy, StoreDamaged, StoreError, StoreFull, StoreTooNew, Transaction, compare
 
-if TYPE_CHECKING:
-    from sqlite_utils import Database, Migrations
+T = TypeVar("T")
 
 APPLICATION_ID = 0x50564C43  # "PVLC"
-SCHEMA = 1
+SCHEMA = schema.VERSION
 INLINE_BYTES = 64 * 1024
 
 _FIND = """
 select r.canonical, s.kind, s.about, s.sha256, s.payload from samples s join requests r on r.id = s.request
 where r.key = ? and s.namespace = ? and s.draw = ?
 """
+
+_INSERT = """
+insert into samples (request, namespace, draw, kind, about, sha256, payload, saved_ms)
+select id, ?2, ?3, ?4, ?5, ?6, ?7, ?8 from requests where key = ?1 on conflict do nothing
+"""
+_REPLACE = """
+insert into samples (request, namespace, draw, kind, about, sha256, payload, saved_ms)
+select id, ?2, ?3, ?4, ?5, ?6, ?7, ?8 from requests where key = ?1
+on conflict (request, namespace, draw) do update set
+kind = excluded.kind, about = excluded.about, sha256 = excluded.sha256, payload = excluded.payload, saved_ms = excluded.saved_ms
+"""
+
+_Row = tuple[str, str, int, str, str, bytes, bytes | None, int]
+
+
+@dataclass(frozen=True, eq=False)
+class _Write:
+    work: Callable[[Any], Any]
+    answers: Answers
+    replace: bool
 
 
 class SqliteStore:
@@ -42,8 +69,11 @@ class SqliteStore:
         self._path = path
         self._blobs = path.parent / "blobs"
         self._lock = threading.RLock()
+        self._group = GroupCommit(self._commit)
+        self._owners = Owners(path.with_name(f"{path.name}-owners"))
         with self._translated():
             path.parent.mkdir(parents=True, exist_ok=True)
+            self._own(path)
             self._connection = sqlite3.connect(path, timeout=wait_s, isolation_level=None, check_same_thread=False)
             try:
                 self._prepare()
@@ -55,34 +85,100 @@ class SqliteStore:
         with self._lock, self._translated(), self._transaction("begin"):
             return [self._find(address) for address in addresses]
 
-    def put(self, answers: Sequence[tuple[Address, Saved]], /) -> list[Saved]:
-        now = int(time.time() * 1000)
+    def put(self, answers: Answers, /, *, replace: bool = False) -> list[Saved]:
         with self._lock, self._translated():
-            rows: list[tuple[str, str, int, str, str, bytes, bytes | None, int]] = []
-            for address, saved in answers:
-                digest = sha256(saved.payload).digest()
-                inline = saved.payload if len(saved.payload) <= INLINE_BYTES else None
-                if inline is None:
-                    self._write_blob(digest.hex(), saved.payload)
-                place = (address.key, address.namespace, address.draw)
-                rows.append((*place, saved.kind, saved.about, digest, inline, now))
+            rows = self._rows(answers)
             with self._transaction("begin immediate"):
-                self._connection.executemany(
-                    "insert into requests (key, canonical) values (?, ?) on conflict (key) do nothing",
-                    [(address.key, address.canonical) for address, _ in answers],
-                )
-                kept = self._connection.executemany(
-                    "insert into samples (request, namespace, draw, kind, about, sha256, payload, saved_ms) "
-                    "select id, ?2, ?3, ?4, ?5, ?6, ?7, ?8 from requests where key = ?1 on conflict do nothing",
-                    rows,
-                ).rowcount
-                if kept == len(rows):
-                    return [saved for _, saved in answers]
-                return [self._find(address) or saved for address, saved in answers]
+                return self._insert(answers, rows, replace=replace)
+
+    def submit(
+        self, work: Callable[[Transaction], T], /, answers: Answers = (), *, replace: bool = False
+    ) -> Future[tuple[T, list[Saved]]]:
+        return self._group.submit(_Write(work, answers, replace))
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        return self._connection
+
+    def find(self, address: Address, /) -> Saved | None:
+        return self._find(address)
+
+    def questions(self) -> list[str]:
+        with self._lock, self._translated():
+            rows = self._connection.execute("select canonical from requests where id in (select request from samples)")
+            return [canonical for (canonical,) in rows]
+
+    def places(self, key: str, /) -> list[tuple[str, int]]:
+        with self._lock, self._translated():
+            return self._connection.execute(
+                "select s.namespace, s.draw from samples s join requests r on r.id = s.request where r.key = ?", (key,)
+            ).fetchall()
+
+    @property
+    def owner(self) -> str:
+        return self._owners.own()
+
+    def is_alive(self, owner: str, /) -> bool:
+        return self._owners.is_alive(owner)
 
     def close(self) -> None:
+        self._group.close()
         with self._lock:
             self._connection.close()
+            self._owners.close()
+
+    def _commit(self, group: Sequence[Job]) -> None:
+        """Each job in a savepoint of one transaction, so that one that raises takes only itself back."""
+        with self._lock, self._translated():
+            rows = [self._rows(job.work.answers) for job in group]
+            keeps = any(rows)
+            if keeps:
+                failpoint("cache-before-put")
+            outcomes: list[tuple[Job, Any, Exception | None]] = []
+            with self._transaction("begin immediate"):
+                for job, prepared in zip(group, rows, strict=True):
+                    self._connection.execute("savepoint job")
+                    try:
+                        done = job.work.work(self)
+                        kept = self._insert(job.work.answers, prepared, replace=job.work.replace) if prepared else []
+                        outcomes.append((job, (done, kept), None))
+                    except sqlite3.Error:
+                        raise
+                    except Exception as error:  # noqa: BLE001  the caller's own, by its future
+                        self._connection.execute("rollback to job")
+                        outcomes.append((job, None, error))
+                    self._connection.execute("release job")
+            if keeps:
+                failpoint("cache-after-put")
+        for job, value, error in outcomes:
+            if not job.result.set_running_or_notify_cancel():
+                continue
+            if error is None:
+                job.result.set_result(value)
+            else:
+                job.result.set_exception(error)
+
+    def _rows(self, answers: Answers) -> list[_Row]:
+        """The rows of some answers; a large one's file is durable first."""
+        now = int(time.time() * 1000)
+        rows: list[_Row] = []
+        for address, saved in answers:
+            digest = sha256(saved.payload).digest()
+            inline = saved.payload if len(saved.payload) <= INLINE_BYTES else None
+            if inline is None:
+                self._write_blob(digest.hex(), saved.payload)
+            rows.append((*address.place, saved.kind, saved.about, digest, inline, now))
+        return rows
+
+    def _insert(self, answers: Answers, rows: list[_Row], *, replace: bool) -> list[Saved]:
+        self._connection.executemany(
+            "insert into requests (key, canonical) values (?, ?) on conflict (key) do nothing",
+            [(address.key, address.canonical) for address, _ in answers],
+        )
+        kept = self._connection.executemany(_REPLACE if replace else _INSERT, rows).rowcount
+        if kept == len(rows):
+            return [saved for _, saved in answers]
+        return [self._find(address) or saved for address, saved in answers]
 
     def _find(self, address: Address) -> Saved | None:
         row = self._connection.execute(_FIND, address.place).fetchone()
@@ -95,6 +191,18 @@ class SqliteStore:
         if sha256(payload).digest() != digest:
             raise StoreDamaged(f"{self._path}: a saved reply does not match its checksum; restore or move the cache")
         return Saved(kind=kind, payload=payload, about=about)
+
+    def _own(self, path: Path) -> None:
+        """Make the file if absent; it and what lies beside it are then for its owner's eyes."""
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        # What belongs to another user is not ours to change.
+        with suppress(PermissionError):
+            if path.stat().st_mode & 0o077:
+                path.chmod(0o600)
+        with suppress(PermissionError, FileNotFoundError):
+            if self._blobs.stat().st_mode & 0o077:
+                self._blobs.chmod(0o700)
 
     def _prepare(self) -> None:
         execute = self._connection.execute
@@ -115,12 +223,9 @@ class SqliteStore:
             self._migrate()
 
     def _migrate(self) -> None:
-        from sqlite_utils import Database
-
-        database = Database(self._connection, recursive_triggers=False, execute_plugins=False)
         with self._transaction("begin immediate"):
             if self._version() < SCHEMA:  # Another process may have been first.
-                _migrations().apply(database)
+                schema.migrate(self._connection)
                 self._connection.execute(f"pragma application_id = {APPLICATION_ID}")
                 self._connection.execute(f"pragma user_version = {SCHEMA}")
 
@@ -172,9 +277,10 @@ class SqliteStore:
         if target.exists():
             return
         if not target.parent.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
+            self._blobs.mkdir(mode=0o700, exist_ok=True)
+            target.parent.mkdir(mode=0o700, exist_ok=True)
             durable.sync_folder(self._blobs)
-        durable.write_bytes(target, payload)
+        durable.write_bytes(target, payload, mode=0o600)
 
     def _read_blob(self, name: str) -> bytes:
         try:
@@ -184,36 +290,6 @@ class SqliteStore:
 
     def _blob(self, name: str) -> Path:
         return self._blobs / name[:2] / name
-
-
-def _migrations() -> Migrations:
-    """The schema's history; a change is a new migration and a new SCHEMA, never an edit of an old one."""
-    from sqlite_utils import Migrations
-
-    migrations = Migrations("privolve.cache")
-
-    def first(database: Database) -> None:
-        requests = database.table("requests")
-        requests.create({"id": int, "key": str, "canonical": str}, pk="id", not_null={"key", "canonical"})
-        requests.create_index(["key"], unique=True)
-        database.table("samples").create(
-            {
-                "request": int,
-                "namespace": str,
-                "draw": int,
-                "kind": str,
-                "about": str,
-                "sha256": bytes,
-                "payload": bytes,
-                "saved_ms": int,
-            },
-            pk=("request", "namespace", "draw"),
-            not_null={"kind", "about", "sha256", "saved_ms"},
-            foreign_keys=[("request", "requests", "id")],
-        )
-
-    migrations(name="first")(first)
-    return migrations
 
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}

@@ -9,11 +9,17 @@ StoreError
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from .keys import Address
+
+T = TypeVar("T")
+Answers = Sequence[tuple[Address, "Saved"]]
 
 
 class StoreError(Exception):
@@ -45,15 +51,53 @@ class Saved:
     about: str = "{}"
 
 
+class Transaction(Protocol):
+    """What the work of a `submit` sees: the tables of `schema.py`, and the replies as of now."""
+
+    @property
+    def connection(self) -> sqlite3.Connection: ...
+
+    def find(self, address: Address, /) -> Saved | None: ...
+
+
 class Store(Protocol):
-    """Replies by address. Safe to call from several threads."""
+    """Replies by address, and beside them the attempts that brought them. Safe to call from several threads."""
 
     def get(self, addresses: Sequence[Address], /) -> list[Saved | None]:
         """The reply at each address, or None; a stored question that differs under an equal key is an error."""
         ...
 
-    def put(self, answers: Sequence[tuple[Address, Saved]], /) -> list[Saved]:
-        """Keep them all, durably, or none. What now lies at each address: one that was taken keeps its first reply."""
+    def put(self, answers: Answers, /, *, replace: bool = False) -> list[Saved]:
+        """Keep them all, durably, or none. What now lies at each address: one that was taken keeps its first reply.
+
+        `replace`: the new reply is kept instead.
+        """
+        ...
+
+    def submit(
+        self, work: Callable[[Transaction], T], /, answers: Answers = (), *, replace: bool = False
+    ) -> Future[tuple[T, list[Saved]]]:
+        """Do `work`, then put the answers, in one durable transaction that others may share. Returns at once.
+
+        The future has what `work` gave and what now lies at each address. If `work` raises, nothing of it stays.
+        """
+        ...
+
+    def questions(self) -> list[str]:
+        """The canonical JSON of every question that has an answer."""
+        ...
+
+    def places(self, key: str, /) -> list[tuple[str, int]]:
+        """The (namespace, draw) of every answer to one question."""
+        ...
+
+    def is_alive(self, owner: str, /) -> bool:
+        """Whether the process that wrote under this name still has the store open."""
+        ...
+
+    @property
+    def owner(self) -> str:
+        """This process, to others that share the store."""
         ...
 
     def close(self) -> None: ...
@@ -62,8 +106,12 @@ class Store(Protocol):
 class MemoryStore:
     """A store that ends with the process."""
 
+    owner = "here"
+
     def __init__(self) -> None:
         self._saved: dict[tuple[str, str, int], tuple[str, Saved]] = {}
+        self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
 
     def get(self, addresses: Sequence[Address], /) -> list[Saved | None]:
         found: list[Saved | None] = []
@@ -74,8 +122,44 @@ class MemoryStore:
             found.append(saved)
         return found
 
-    def put(self, answers: Sequence[tuple[Address, Saved]], /) -> list[Saved]:
+    def put(self, answers: Answers, /, *, replace: bool = False) -> list[Saved]:
+        if replace:
+            self._saved.update({address.place: (address.canonical, saved) for address, saved in answers})
         return [self._saved.setdefault(address.place, (address.canonical, saved))[1] for address, saved in answers]
+
+    def submit(
+        self, work: Callable[[Transaction], T], /, answers: Answers = (), *, replace: bool = False
+    ) -> Future[tuple[T, list[Saved]]]:
+        future: Future[tuple[T, list[Saved]]] = Future()
+        with self._lock:
+            try:
+                done = work(self)
+                kept = [] if not answers else self.put(answers, replace=True) if replace else self.put(answers)
+                future.set_result((done, kept))
+            except Exception as error:  # noqa: BLE001  the caller's own, by its future
+                future.set_exception(error)
+        return future
+
+    def questions(self) -> list[str]:
+        return [canonical for canonical, _ in self._saved.values()]
+
+    def places(self, key: str, /) -> list[tuple[str, int]]:
+        return [(namespace, draw) for kept, namespace, draw in self._saved if kept == key]
+
+    def find(self, address: Address, /) -> Saved | None:
+        return self.get([address])[0]
+
+    def is_alive(self, owner: str, /) -> bool:
+        return owner == self.owner
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        if self._connection is None:
+            from . import schema
+
+            self._connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+            schema.migrate(self._connection)
+        return self._connection
 
     def close(self) -> None:
         pass

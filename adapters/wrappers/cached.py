@@ -17,6 +17,7 @@ from ...cache.keys import Address, Addressing
 from ...cache.store import Saved, Store, StoreDamaged
 from ...privacy.failpoint import failpoint
 from ..contract import Image, Location, ModelIdentity, Refusal
+from .single_flight import Asked
 from .streaming import Heard, Stream
 
 _RAW_BYTES = 64 * 1024
@@ -24,7 +25,7 @@ _RAW_BYTES = 64 * 1024
 
 
 class Cached:
-    """One role's adapter behind a store."""
+    """One role's adapter behind a store. `kept_below`: the stream takes requests as `Asked` and keeps its answers itself."""
 
     def __init__(
         self,
@@ -35,6 +36,7 @@ class Cached:
         identity: ModelIdentity,
         location: Location,
         heard: Heard,
+        kept_below: bool = False,
     ) -> None:
         self._stream = stream
         self._store = store
@@ -42,6 +44,7 @@ class Cached:
         self._identity = identity
         self._location = location
         self._heard = heard
+        self._kept_below = kept_below
 
     @property
     def location(self) -> Location:
@@ -73,9 +76,12 @@ class Cached:
             self._heard(there, fresh=False, done=done, total=total)
 
         # What is not, each group durable before the next.
-        for group in self._stream.stream([requests[index] for index in missing]):
+        wanted = [
+            Asked(requests[index], addresses[index]) if self._kept_below else requests[index] for index in missing
+        ]
+        for group in self._stream.stream(wanted):
             answers = [(addresses[missing[position]], reply) for position, reply in group]
-            kept = self._keep(answers)
+            kept = {address.place: reply for address, reply in answers} if self._kept_below else self._keep(answers)
             replies.update(kept)
             done += len(kept)
             self._heard(list(kept.values()), fresh=True, done=done, total=total)

@@ -14,6 +14,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Protocol, TypeVar
 
 from ..contract import Adapter, AdapterError, AsyncAdapter, Location, ModelIdentity, wrong_with
+from .single_flight import Asked
 
 T = TypeVar("T")
 Finished = list[tuple[int, Any]]
@@ -78,7 +79,8 @@ class Direct:
 class Bridged:
     """An async adapter on the gateway's event loop: at most `concurrency` requests are under way or not yet kept.
 
-    A group counts as kept when the next is asked for. After a failure no new request starts; those under way are paid for, so they end and are yielded first.
+    A group counts as kept when the next is asked for. After a failure no new request starts, and `Asked` ones that were not
+    sent yet are given up; those under way are paid for, so they end and are yielded first.
     """
 
     def __init__(
@@ -102,23 +104,39 @@ class Bridged:
         waiting = iter(enumerate(requests))
         unkept = asyncio.Semaphore(self._concurrency)
 
+        working: dict[asyncio.Task[None], Any] = {}
+
         async def work() -> None:
+            me = asyncio.current_task()
+            assert me is not None
             while await unkept.acquire():
                 index, request = next(waiting, (-1, None))
                 if index < 0 or failures:
                     unkept.release()
                     return
+                working[me] = request
                 try:
                     reply = await self._adapter.answer(request)
                     _check(self._role, self._wrong(request, reply))
                 except Exception as error:  # noqa: BLE001  raised below, after what finished is yielded
                     failures.append(error)
                     unkept.release()
+                    give_up()
                     return
+                finally:
+                    del working[me]
                 finished.put((index, reply))
 
+        def give_up() -> None:
+            for task, request in working.items():
+                if isinstance(request, Asked) and not request.is_sent:
+                    task.cancel()
+
         async def work_all() -> None:
-            await asyncio.gather(*(work() for _ in range(min(self._concurrency, len(requests)))))
+            workers = [work() for _ in range(min(self._concurrency, len(requests)))]
+            for ended in await asyncio.gather(*workers, return_exceptions=True):
+                if isinstance(ended, BaseException) and not isinstance(ended, asyncio.CancelledError):
+                    raise ended
 
         if not requests:
             return

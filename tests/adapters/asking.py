@@ -90,6 +90,8 @@ def main(side: str, face: str) -> list[Any]:
             classes=("a",),
             size=(1, 1),
             channels=1,
+            text_bytes=0,
+            declaration="",
         )
         voters = open_private(gateway.open_trusted("it").embed(private))
         return voters.embeddings[:, 0].tolist()

@@ -10,8 +10,8 @@ import pytest
 
 from privolve.adapters.contract import AdapterConfig
 from privolve.adapters.gateway import Gateway
-from privolve.adapters.wrappers.clock import Clock
 from privolve.adapters.scripted import Scripted, ScriptedConfig
+from privolve.adapters.wrappers.clock import Clock
 from privolve.cache.sqlite import SqliteStore
 from privolve.data.private_set import PrivateSet, Record
 from privolve.privacy.private import Private
@@ -61,16 +61,23 @@ def some_records(count: int) -> list[Record | Exception | None]:
 
 @pytest.fixture
 def images() -> Callable[..., PrivateSet]:
-    def make(records: Sequence[Record | Exception | None] | int) -> PrivateSet:
+    def make(
+        records: Sequence[Record | Exception | None] | int,
+        *,
+        classes: tuple[str, ...] = ("a", "b", "c"),
+        declaration: str = "",
+    ) -> PrivateSet:
         listed = ListedRecords(some_records(records) if isinstance(records, int) else records)
         return PrivateSet(
             name="pictures",
             partition="train",
             records=Private(listed),
             count=len(listed),
-            classes=("a", "b", "c"),
+            classes=classes,
             size=(4, 4),
             channels=1,
+            text_bytes=0,
+            declaration=declaration,
         )
 
     return make
@@ -78,7 +85,7 @@ def images() -> Callable[..., PrivateSet]:
 
 @pytest.fixture
 def texts() -> Callable[..., PrivateSet]:
-    def make(records: Sequence[Record | Exception | None]) -> PrivateSet:
+    def make(records: Sequence[Record | Exception | None], *, text_bytes: int = 100) -> PrivateSet:
         listed = ListedRecords(records)
         return PrivateSet(
             name="notes",
@@ -88,6 +95,8 @@ def texts() -> Callable[..., PrivateSet]:
             classes=("a",),
             size=None,
             channels=0,
+            text_bytes=text_bytes,
+            declaration="",
         )
 
     return make

@@ -29,7 +29,7 @@ from privolve.adapters.contract import (
 from privolve.adapters.gateway import GatewayError
 from privolve.adapters.models import Facts, Price
 from privolve.adapters.scripted import ScriptedConfig
-from privolve.adapters.wrappers.metered import MoneyExceeded, Spending
+from privolve.adapters.wrappers.metered import PRIVATE_TRIES, MoneyExceeded, Spending
 from privolve.adapters.wrappers.retrying import Patience
 from privolve.privacy.private import OperationalError
 
@@ -205,7 +205,7 @@ def test_an_image_whose_reply_was_lost_is_asked_again_only_by_policy(gateway):
         return answer
 
     careful = opened(gateway, Paid(lossy()), spending=Spending(images_again=False))
-    with pytest.raises(Stopped, match="an image that was sent before .* may have been billed"):
+    with pytest.raises(Stopped, match=r"an image that was sent before .* may have been billed"):
         careful.open("it").send([request])
     generous = opened(gateway, Paid(), spending=Spending(images_again=False), namespace="texts")
     assert generous.open("it").send([text()]) == ["words"]
@@ -213,7 +213,7 @@ def test_an_image_whose_reply_was_lost_is_asked_again_only_by_policy(gateway):
     assert again.open("it").send([request])[0].pixels.shape == (4, 4, 3)
 
 
-def test_private_calls_leave_only_what_was_reserved_for_them(gateway, images, tmp_path):
+def test_private_calls_leave_only_a_row_a_chunk_of_public_amount(gateway, images, tmp_path):
     from privolve.cache.sqlite import SqliteStore
 
     class Eye(Paid):
@@ -231,11 +231,19 @@ def test_private_calls_leave_only_what_was_reserved_for_them(gateway, images, tm
         ).fetchall()
     ).result()[0]
     store.close()
-    assert rows == [(None, 50, "{}", "")] * 5
+    assert rows == [(None, 50 * PRIVATE_TRIES * slots, "{}", "") for slots in (4, 1)]
+
+
+def test_a_wider_embedding_than_the_first_is_no_reply(gateway):
+    one = opened(gateway, Paid(lambda request: np.ones(len(request.content), dtype=np.float32)))
+    with pytest.raises(AdapterError, match="an embedding of 3 numbers, not 2"):
+        one.open("it").send([EmbedRequest(content="aa")])
+        one.open("it").send([EmbedRequest(content="aaa")])
 
 
 def test_private_calls_stop_as_an_operational_failure_when_the_money_is_gone(gateway, images):
-    one = opened(gateway, Paid(), trust=["it"], spending=Spending(max_cost=60))
+    eye = Paid(lambda _: np.ones(3, dtype=np.float32))
+    one = opened(gateway, eye, trust=["it"], spending=Spending(max_cost=60))
     with pytest.raises(OperationalError):
         one.open_trusted("it").embed(images(5))
 

@@ -357,6 +357,7 @@ def test_the_command_serves_a_file_of_adapters(tmp_path: Path, connect) -> None:
         (["empty.toml"], "[adapters] names no role"),
         (["good.toml", "--host", "0.0.0.0"], "--token-env"),
         (["good.toml", "--token-env", "NOT_SET"], "this environment variable is empty"),
+        (["good.toml", "--port", "99999"], "cannot be listened on"),
         (["good.toml", "--host", "192.0.2.1", "--token-env", "TOKEN"], "cannot be listened on"),
     ],
 )
@@ -380,8 +381,9 @@ def test_without_the_extra_one_line_names_it(tmp_path: Path, monkeypatch, capsys
     monkeypatch.setitem(sys.modules, "fastapi", None)
     monkeypatch.delitem(sys.modules, "privolve.adapters.server.app")
     monkeypatch.delattr("privolve.adapters.server.app")
-    (tmp_path / "good.toml").write_text('[adapters]\nwriter = { kind = "lexicon" }\n')
-    assert cli.main(["serve", str(tmp_path / "good.toml")]) == 2
+    monkeypatch.chdir(tmp_path)
+    Path("good.toml").write_text('[adapters]\nwriter = { kind = "lexicon" }\n')
+    assert cli.main(["serve", "good.toml"]) == 2
     assert "pip install 'privolve[serve]'" in capsys.readouterr().err
 
 

@@ -299,6 +299,11 @@ def test_a_port_in_use_is_refused_in_one_line() -> None:
         pass
 
 
+def test_a_port_that_there_is_not_is_refused_in_one_line() -> None:
+    with pytest.raises(StubError, match="cannot be listened on"), Stub(port=99999):
+        pass
+
+
 def test_it_stops_with_clients_still_waiting() -> None:
     with of_rule(fault="silence") as stub:
         waiting = socket.create_connection(("127.0.0.1", int(stub.url.rpartition(":")[2])))

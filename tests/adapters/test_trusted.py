@@ -378,6 +378,21 @@ def test_a_changed_set_model_or_setting_is_asked_anew(embed):
     assert other.sizes == [1, 4, 4, 2]
 
 
+@pytest.mark.parametrize("declared", [{"classes": ("b", "a", "c")}, {"declaration": "another"}], ids=repr)
+def test_another_declaration_makes_the_rows_anew(gateway, images, declared):
+    adapter = Batches()
+    eye = gateway({"eye": config(adapter)}).open_trusted("eye")
+    eye.embed(images(5))
+    relabelled = [Record(pixels_of(slot), (slot + 1) % 3) for slot in range(5)]
+
+    # The bytes are the same, and what a slot's label index means is not.
+    private = images(relabelled, **declared)
+    records = open_private(private.records)
+    records.raw = open_private(images(5).records).raw
+    assert opened(eye.embed(private)).labels.tolist() == [1, 2, 0, 1, 2]
+    assert adapter.sizes == [1, 4, 1, 4, 1]
+
+
 def test_another_partition_has_rows_of_its_own(gateway, images, tmp_path):
     train = images(5)
     test = PrivateSet(**{**{name: getattr(train, name) for name in train.__dataclass_fields__}, "partition": "test"})

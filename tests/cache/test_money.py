@@ -124,7 +124,9 @@ def test_a_charge_is_kept_with_all_that_it_takes_to_compute_it_again(tmp_path):
     ).result()
 
     def read(open_: Transaction):
-        return open_.connection.execute("select charged, price_version, model, usage, request_id from attempts").fetchall()
+        return open_.connection.execute(
+            "select charged, price_version, model, usage, request_id from attempts"
+        ).fetchall()
 
     assert store.submit(read).result()[0] == [
         (4, "2026-11-22", "m-1", '{"input_tokens": 3, "raw": {"prompt_tokens": 3}}', "req-7")
@@ -133,9 +135,7 @@ def test_a_charge_is_kept_with_all_that_it_takes_to_compute_it_again(tmp_path):
 
 
 STEPS = st.lists(
-    st.tuples(
-        st.sampled_from(["reserve", "sent", "settle", "refund", "lose"]), st.integers(0, 60), st.floats(0, 1)
-    ),
+    st.tuples(st.sampled_from(["reserve", "sent", "settle", "refund", "lose"]), st.integers(0, 60), st.floats(0, 1)),
     max_size=60,
 )
 

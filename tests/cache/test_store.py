@@ -4,6 +4,7 @@ import errno
 import multiprocessing
 import os
 import sqlite3
+import stat
 import subprocess
 import threading
 from dataclasses import replace
@@ -216,3 +217,21 @@ def _fill(path: Path, gate, own: int) -> None:
             [(address(number, draw=own), SMALL), (address(number, draw=9), Saved(kind="text", payload=bytes([own])))]
         )
         assert store.get([address(number, draw=9)])[0] is not None
+
+
+def test_what_a_run_asked_is_for_its_owner_alone(tmp_path):
+    folder = tmp_path / "cache"
+    before = os.umask(0)
+    try:
+        folder.mkdir()
+        (folder / "answers.db").touch(mode=0o644)
+        for name in ("answers.db", "new.db"):
+            store = SqliteStore(folder / name)
+            store.put([(address(0), Saved(kind="text", payload=b"x" * (INLINE_BYTES + 1)))])
+            assert store.owner
+            store.close()
+    finally:
+        os.umask(before)
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in folder.rglob("*")}
+    assert len(modes) >= 5
+    assert all(mode == (0o700 if path.is_dir() else 0o600) for path, mode in modes.items()), modes

@@ -208,7 +208,7 @@ def test_a_200_that_is_no_answer_is_tried_twice_at_most_and_counts_as_paid(stub,
         ask(dashscope(), text)
     assert caught.value.cause is Cause.MALFORMED
     assert caught.value.tries == 2
-    assert caught.value.possibly_billed and caught.value.usage is not None
+    assert caught.value.possibly_billed
     assert len(stub.requests) == 1
 
 
@@ -237,7 +237,7 @@ def test_a_task_that_never_ends_meets_the_deadline(stub, dashscope, ask, paintin
     stub.follow({"polls": 10_000})
     with pytest.raises(Transient) as caught:
         ask(dashscope("wan2.2-t2i-flash", deadline_s=0.4), painting)
-    assert caught.value.cause is Cause.TIMEOUT and caught.value.usage.images == 1
+    assert caught.value.cause is Cause.TIMEOUT and caught.value.possibly_billed
 
 
 def test_a_host_that_cannot_be_reached_was_sent_nothing(dashscope, ask, text):

@@ -195,6 +195,12 @@ def test_the_estimate_bounds_what_a_text_takes(openai, ask, text):
     assert taken.input_tokens <= bound.input_tokens and taken.output_tokens <= bound.output_tokens
 
 
+def test_a_config_estimates_without_a_key_and_without_being_opened(openai, text, monkeypatch):
+    opened = openai().open().estimate(text)
+    monkeypatch.delenv("A_KEY")
+    assert openai().estimate(text) == opened
+
+
 def test_the_estimate_of_a_small_picture_at_low_detail_is_the_models_own_figure(openai, caption):
     low = openai("gpt-4o-mini", detail="low").open().estimate(caption)
     high = openai("gpt-4o-mini", detail="high").open().estimate(caption)

@@ -73,6 +73,14 @@ def test_moderation_is_a_refusal_and_costs_a_text_nothing(stub, openai, ask, tex
     assert answered.usage.input_tokens == answered.usage.output_tokens == 0
 
 
+def test_a_server_that_fails_has_not_charged_a_text_but_may_have_charged_a_picture(stub, openai, ask, text, painting):
+    failing(stub, "gateway-timeout")
+    for model, request, billed in (("gpt-6-luna", text, False), ("gpt-image-2.6-flare", painting, True)):
+        with pytest.raises(Transient) as caught:
+            ask(openai(model), request)
+        assert caught.value.possibly_billed is billed
+
+
 def test_a_blocked_picture_counts_as_possibly_painted(stub, openai, ask, painting):
     failing(stub, "moderated")
     answered = ask(openai("gpt-image-2.6-flare"), painting)
@@ -110,8 +118,16 @@ def test_a_200_that_is_no_answer_is_tried_twice_at_most_and_counts_as_paid(
         ask(openai(model), request)
     assert caught.value.cause is Cause.MALFORMED
     assert caught.value.tries == 2
-    assert caught.value.possibly_billed and caught.value.usage is not None
+    assert caught.value.possibly_billed
     assert len(stub.requests) == 1
+
+
+def test_only_a_usage_that_the_server_reported_is_told_with_a_failure(stub, openai, ask, text):
+    for fault, told in (("no-content", True), ("html", False), ("drop", False)):
+        failing(stub, fault)
+        with pytest.raises(Transient) as caught:
+            ask(openai(), text)
+        assert (caught.value.usage is not None) is told
 
 
 def test_bytes_that_are_no_image_are_no_answer(stub, openai, ask, painting):
@@ -127,7 +143,7 @@ def test_a_connection_that_breaks_after_sending_may_have_been_billed(stub, opena
     with pytest.raises(Transient) as caught:
         ask(openai(), text)
     assert caught.value.cause is Cause.CONNECTION
-    assert caught.value.possibly_billed and caught.value.usage is not None
+    assert caught.value.possibly_billed
     assert len(stub.requests) == 1
 
 

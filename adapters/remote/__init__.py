@@ -1,0 +1,1 @@
+"""Models behind somebody else's API. The SDKs are imported when an adapter is opened, not before."""

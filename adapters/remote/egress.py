@@ -1,0 +1,143 @@
+"""Egress: the HTTP client under a provider's SDK, which sends what it must to whom it may and nothing else.
+
+Whatever the SDK or the environment does above it, a request leaves only for the endpoint's own origin, with an
+allow-list of headers and the key put on here; proxies and other settings of the environment are not read; a redirect is
+an error and delivers no body; a reply is cut off at a size limit and must come uncompressed, so the limit holds.
+
+SDKs build on httpx or on httpx2; the client is made of the module that is handed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+from pydantic import SecretStr
+
+from .endpoint import Endpoint
+
+HEADERS = frozenset(
+    {
+        "accept",
+        "accept-encoding",
+        "connection",
+        "content-length",
+        "content-type",
+        "host",
+        "transfer-encoding",
+        "user-agent",
+        "x-dashscope-async",
+    }
+)
+"""What a request may carry. Not: organisations and keys that SDKs read from the environment, telemetry, session ids."""
+_ALLOWED = frozenset(name.encode("ascii") for name in HEADERS)
+
+
+class EgressError(Exception):
+    """A request or a reply that the rules of egress stop. Not of httpx's tree, so that no SDK retries or hides it."""
+
+
+class Elsewhere(EgressError):
+    """A request for an origin that is not allowed."""
+
+
+class Redirected(EgressError):
+    """The server sends us elsewhere."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"a redirect ({status}), which is not followed")
+
+
+class TooLarge(EgressError):
+    """A reply over the limit, or a compressed one, whose size nobody asked for."""
+
+
+def guarded_client(
+    http: ModuleType,
+    *,
+    allows: Callable[[str, str, int], bool],
+    secrets: Mapping[str, str | SecretStr],
+    max_bytes: int,
+    connect_s: float,
+    base_url: str = "",
+    params: Mapping[str, str] | None = None,
+) -> Any:
+    """An async client of `http` (httpx or httpx2) that keeps the rules above.
+
+    `allows` judges (scheme, host, port); `secrets` are headers added as the request leaves, the key among them. There
+    is no time limit but on connecting: the caller has one deadline over all.
+    """
+
+    class Capped(http.AsyncByteStream):  # type: ignore[name-defined, misc]
+        def __init__(self, stream: Any) -> None:
+            self._stream = stream
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            size = 0
+            async for part in self._stream:
+                size += len(part)
+                if size > max_bytes:
+                    raise TooLarge(f"a reply of more than {max_bytes} bytes")
+                yield part
+
+        async def aclose(self) -> None:
+            await self._stream.aclose()
+
+    class Guard(http.AsyncBaseTransport):  # type: ignore[name-defined, misc]
+        def __init__(self) -> None:
+            limits = http.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=15.0)
+            self._inner = http.AsyncHTTPTransport(trust_env=False, retries=0, limits=limits)
+
+        async def handle_async_request(self, request: Any) -> Any:
+            url = request.url
+            port = url.port or (443 if url.scheme == "https" else 80)
+            if not allows(url.scheme, url.host, port):
+                raise Elsewhere(f"a request for {url.scheme}://{url.host}, which is not the endpoint")
+            # A request of its own, so that the one that errors hold on to never has the key.
+            headers = [one for one in request.headers.raw if one[0].lower() in _ALLOWED]
+            for name, value in secrets.items():
+                secret = value.get_secret_value() if isinstance(value, SecretStr) else value
+                headers.append((name.encode("ascii"), secret.encode("ascii")))
+            leaving = http.Request(
+                request.method, url, headers=headers, stream=request.stream, extensions=request.extensions
+            )
+            response = await self._inner.handle_async_request(leaving)
+            problem: EgressError | None = None
+            if 300 <= response.status_code < 400:
+                problem = Redirected(response.status_code)
+            elif response.headers.get("content-encoding", "identity").lower() not in ("", "identity"):
+                problem = TooLarge("a compressed reply, which was not asked for")
+            if problem is not None:
+                await response.aclose()
+                raise problem
+            response.stream = Capped(response.stream)
+            return response
+
+        async def aclose(self) -> None:
+            await self._inner.aclose()
+
+    return http.AsyncClient(
+        transport=Guard(),
+        trust_env=False,
+        follow_redirects=False,
+        base_url=base_url,
+        headers={"accept-encoding": "identity"},
+        params=dict(params or {}),
+        timeout=http.Timeout(None, connect=connect_s),
+    )
+
+
+def only(endpoint: Endpoint) -> Callable[[str, str, int], bool]:
+    """Allows the endpoint's origin alone."""
+    return lambda scheme, host, port: (scheme, host.lower(), port) == endpoint.origin
+
+
+def find(error: BaseException, kind: type[BaseException]) -> BaseException | None:
+    """The error of that kind that `error` is or was caused by."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, kind):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return None
