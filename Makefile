@@ -41,6 +41,8 @@ clean:
 
 .venv/dev: .venv/core
 	$(INSTALL) --editable '.[dev]'
+	# Its dependency torchvision has no CPU build; the feature network that we load from it does without.
+	$(INSTALL) --no-deps torch-fidelity
 	touch $@
 
 # Pyright cannot follow the import hook of an editable install, but it can follow a link.
