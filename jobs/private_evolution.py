@@ -330,8 +330,11 @@ class PrivateEvolution:
 def figures(ledger: Ledger, gateway: Gateway) -> str:
     """What the run has spent so far, of both kinds."""
     money = gateway.money()
+    epsilon = f"epsilon {ledger.spent().epsilon:.3g}"
+    if money.cap is None and not money.spent:
+        return epsilon
     of = "" if money.cap is None else f" of {dollars(money.cap)}"
-    return f"epsilon {ledger.spent().epsilon:.3g}, {dollars(money.spent)}{of}"
+    return f"{epsilon}, {dollars(money.spent)}{of}"
 
 
 def open_ledger(config: EvolutionConfig, data: Split) -> Ledger:

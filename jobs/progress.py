@@ -24,22 +24,15 @@ class Bars:
     def __enter__(self) -> Self:
         if sys.stderr.isatty():
             from rich.console import Console
-            from rich.progress import (
-                BarColumn,
-                MofNCompleteColumn,
-                Progress,
-                TextColumn,
-                TimeElapsedColumn,
-                TimeRemainingColumn,
-            )
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+            # All of it fits 80 columns.
             self._bars = Progress(
-                TextColumn("{task.description:32}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]:>12}"),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
+                TextColumn("{task.description:21}"),
+                BarColumn(bar_width=8),
+                TextColumn("{task.fields[count]:>13}"),
+                TextColumn("{task.fields[rate]:>9}"),
+                TimeRemainingColumn(compact=True),
                 TextColumn("{task.fields[figures]}"),
                 console=Console(stderr=True),
                 transient=True,
@@ -69,12 +62,13 @@ class Bars:
         if task is None or done < self._bars.tasks[self._bars.task_ids.index(task)].completed:
             if task is not None:
                 self._bars.remove_task(task)
-            task = self._tasks[name] = self._bars.add_task(name, total=total, rate="", figures="")
+            task = self._tasks[name] = self._bars.add_task(name, total=total, count="", rate="", figures="")
         speed = self._bars.tasks[self._bars.task_ids.index(task)].speed
         self._bars.update(
             task,
             completed=done,
             total=total,
+            count=f"{done:,}/{total:,}",
             rate=f"{speed:,.0f}/s" if speed else "",
             figures=self._spent(),
         )
