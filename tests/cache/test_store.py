@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import errno
-import multiprocessing
 import os
 import sqlite3
 import stat
 import subprocess
+import sys
 import threading
+import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -195,28 +195,34 @@ def test_several_threads_may_share_a_store(tmp_path):
     assert not failures
 
 
+WORKER = """
+import sys, time
+from pathlib import Path
+from privolve.cache.keys import Address
+from privolve.cache.sqlite import SqliteStore
+from privolve.cache.store import Saved
+
+def address(number, draw):
+    return Address(key=f"k1:{number}", namespace="run", draw=draw, canonical=f'{{"number":{number}}}')
+
+path, own, start = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+time.sleep(max(0.0, start - time.time()))
+store = SqliteStore(path)
+for number in range(20):
+    small = Saved(kind="text", payload=b"an answer", about='{"a":1}')
+    store.put([(address(number, own), small), (address(number, 9), Saved(kind="text", payload=bytes([own])))])
+    assert store.get([address(number, 9)])[0] is not None
+"""
+
+
 def test_several_processes_may_make_and_fill_one_cache(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    gate = context.Barrier(3)
-    workers = [context.Process(target=_fill, args=(tmp_path / "cache.sqlite", gate, own)) for own in range(3)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(60)
-    assert [worker.exitcode for worker in workers] == [0, 0, 0]
-    store = SqliteStore(tmp_path / "cache.sqlite")
+    path, start = tmp_path / "cache.sqlite", time.time() + 2
+    commands = [[sys.executable, "-c", WORKER, str(path), str(own), str(start)] for own in range(3)]
+    workers = [subprocess.Popen(command) for command in commands]
+    assert [worker.wait(60) for worker in workers] == [0, 0, 0]
+    store = SqliteStore(path)
     assert None not in store.get([address(number, draw=own) for number in range(20) for own in range(3)])
     assert store._connection.execute("pragma integrity_check").fetchone()[0] == "ok"
-
-
-def _fill(path: Path, gate, own: int) -> None:
-    gate.wait(60)
-    store = SqliteStore(path)
-    for number in range(20):
-        store.put(
-            [(address(number, draw=own), SMALL), (address(number, draw=9), Saved(kind="text", payload=bytes([own])))]
-        )
-        assert store.get([address(number, draw=9)])[0] is not None
 
 
 def test_what_a_run_asked_is_for_its_owner_alone(tmp_path):
