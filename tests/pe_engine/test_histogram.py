@@ -334,3 +334,17 @@ def test_one_record_changes_one_label_count_by_one(records: list[Any], place: in
     difference = with_record(other) - with_record(GHOST)
     assert set(difference.tolist()) <= {0, 1}
     assert difference.sum() <= 1
+
+
+def test_every_cell_gets_noise_of_its_own() -> None:
+    """Of 64 values at scale 30, fewer than ten different ones would be a chance in 1e40."""
+    nobody = Voters(
+        embeddings=np.zeros((1, 2), dtype=np.float32),
+        labels=np.full(1, -1, dtype=np.int64),
+        valid=np.zeros(1, dtype=np.bool_),
+    )
+    candidates = np.arange(128, dtype=np.float32).reshape(64, 2)
+    histogram = NearestNeighbourHistogram().with_noise(30.0).over(candidates, np.zeros(64, dtype=np.int64))
+    assert len(np.unique(histogram(SystemRng(), nobody)["histogram"])) >= 10
+    labels = LabelHistogram(classes=64).with_noise(30.0)
+    assert len(np.unique(labels(SystemRng(), nobody)["labels"])) >= 10
