@@ -88,6 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--reuse", metavar="NAME", help="share answers with every run of this name, instead of drawing anew"
     )
+    run.add_argument(
+        "--retry-refused", action="store_true", help="ask again what a model refused in an earlier try of this run"
+    )
     run.set_defaults(handler=_run)
 
     report = commands.add_parser("report", help="make the report page of a run again")
@@ -106,6 +109,45 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("folder", type=Path, metavar="DIR")
     export.set_defaults(handler=_export)
 
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="judge any images against any data set: utility and fidelity",
+        description="Judge a folder of images (a subfolder a class, CLASS_anything.png, or labels.csv with FILE,LABEL rows), "
+        "an .npz (x, y) or a run by a data set's held-out part. The images are taken for released. Figures on a private "
+        "held-out part go to private/ alone.",
+    )
+    evaluate.add_argument("samples", type=Path, metavar="SAMPLES")
+    evaluate.add_argument(
+        "--data", type=Path, required=True, metavar="FILE.toml", help="a job file, or one with a [data] table alone"
+    )
+    evaluate.add_argument("--judge", metavar="KIND", help="the adapter that measures images (default: the job's)")
+    evaluate.add_argument(
+        "--profile", choices=("logistic", "tiny", "paper", "paper-cifar"), help="which classifiers (default: the job's)"
+    )
+    evaluate.add_argument("--metrics", metavar="NAME,NAME", help="of `privolve metrics` (default: the job's)")
+    evaluate.add_argument("--fit", action="store_true", help="convert images of another size, or grey and colour")
+    _settings(evaluate)
+    evaluate.add_argument("--out", type=Path, metavar="DIR", help="(default: experiments/DATE-evaluate-NAME-HASH)")
+    evaluate.set_defaults(handler=_evaluate)
+
+    compare = commands.add_parser(
+        "compare",
+        help="methods side by side: a suite of jobs, or finished runs",
+        description="Run every cell of a suite that is not done yet, or take finished runs, and put them side by side: "
+        "tables (Markdown, CSV, LaTeX, JSON), curves, Pareto fronts, image grids. Stopped anywhere, the same command goes on.",
+    )
+    compare.add_argument(
+        "what", type=Path, nargs="+", metavar="SUITE.toml | RUN", help="one suite file, or runs' folders"
+    )
+    _settings(compare)
+    compare.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="the suite's folder (default: experiments/DATE-suite-NAME-HASH); for runs, where to write what is printed",
+    )
+    compare.set_defaults(handler=_compare)
+
     audit = commands.add_parser("audit", help="check a job's mechanisms empirically, on stand-in data")
     _job_arguments(audit)
     audit.set_defaults(handler=_audit)
@@ -113,8 +155,9 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser(
         "serve",
         help="the gateway as a server of OpenAI's protocol, for other programs",
-        description="Serve the roles of [adapters] at /v1 (chat/completions, images/generations, embeddings, models); "
-        "`model` names a role. What is asked gets the cache, the retries and the limits that a job gets.",
+        description="Serve the roles of [adapters] at /v1 (chat/completions, images/generations, images/edits, "
+        "images/variations, embeddings, models); `model` names a role. What is asked gets the cache, the retries and the "
+        "limits that a job gets.",
         epilog="Inputs are public by declaration: over HTTP nothing says what is private, so whatever a client sends may "
         "be kept in the cache and seen by whoever runs the role's model. Images most often come from a data set, and "
         "captioning is where a private record meets a model: they are refused unless you state that they are public.",
@@ -157,9 +200,17 @@ def _parser() -> argparse.ArgumentParser:
         )
         verb.set_defaults(handler=_cache)
 
-    for name, text in (("adapters", "the installed adapters"), ("data", "the installed data sources")):
-        listing = commands.add_parser(name, help=f"{text}, without importing them")
+    for name in ("adapters", "metrics"):
+        listing = commands.add_parser(name, help=f"the installed {name}, without importing them")
         listing.set_defaults(handler=_listing)
+
+    data = commands.add_parser("data", help="the data sources and published sets; `data get NAME` fetches a set")
+    data.set_defaults(handler=_data)
+    sets = data.add_subparsers(dest="verb", metavar="VERB")
+    get = sets.add_parser("get", help="fetch a published set, or go on with one that was cut; checks what is there")
+    get.add_argument("name", metavar="NAME", help="as `privolve data` lists it")
+    get.add_argument("--to", type=Path, metavar="DIR", help="the folder (default: datasets/NAME)")
+    get.set_defaults(handler=_data)
 
     doctor = commands.add_parser("doctor", help="versions, extras, devices and keys present (never shown)")
     doctor.add_argument("job", type=Path, nargs="?", metavar="JOB.toml", help="say more on the models of this job")
@@ -169,6 +220,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _job_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job", type=Path, metavar="JOB.toml")
+    _settings(parser)
+
+
+def _settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set",
         action="append",
@@ -203,7 +258,8 @@ def _plan(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     from .jobs import job, start
 
-    start.run(job.load(options.job, options.settings), out=options.out, reuse=options.reuse)
+    settings = [*options.settings, *(["performance.retry_refused=true"] if options.retry_refused else [])]
+    start.run(job.load(options.job, settings), out=options.out, reuse=options.reuse)
     return DONE
 
 
@@ -226,6 +282,34 @@ def _export(options: argparse.Namespace) -> int:
 
     print(f"{export.export(options.run, options.folder)} files in {options.folder}")
     return DONE
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from .jobs.evaluate import evaluate
+
+    evaluate(
+        options.samples,
+        options.data,
+        settings=options.settings,
+        judge=options.judge,
+        profile=options.profile,
+        metrics=None if options.metrics is None else [each for each in options.metrics.split(",") if each],
+        fit=options.fit,
+        out=options.out,
+    )
+    return DONE
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from .jobs import compare, suite
+    from .jobs.job import InputError
+
+    files = [path for path in options.what if path.suffix == ".toml" or path.is_file()]
+    if not files:
+        return compare.runs(options.what, out=options.out)
+    if len(options.what) > 1:
+        raise InputError(f"{files[0]}: a suite is compared alone; give one suite file, or runs' folders")
+    return compare.suite(suite.load(files[0], options.settings), out=options.out)
 
 
 def _audit(options: argparse.Namespace) -> int:
@@ -267,6 +351,16 @@ def _stub(options: argparse.Namespace) -> int:
         stub.serve(lambda: print(f"{stub.openai_url}\n{stub.dashscope_url}\n{stub.compatible_url}", flush=True))
     except KeyboardInterrupt:
         print(", ".join(f"{name}: {count}" for name, count in sorted(stub.counts.items())) or "nothing was asked")
+    return DONE
+
+
+def _data(options: argparse.Namespace) -> int:
+    from .jobs import datasets
+
+    if options.verb is None:
+        print(datasets.listing(), end="")
+        return DONE
+    print(datasets.get(options.name, options.to, note=_complain), end="")
     return DONE
 
 

@@ -1,4 +1,4 @@
-"""A CSV file of captions: one text a row, with a header."""
+"""A CSV file of texts: one a row, with a header or with columns that the job names."""
 
 from __future__ import annotations
 
@@ -16,13 +16,18 @@ from .files import MEBIBYTE, open_container
 from .slots import Listing
 from .text_set import Caption, Captions
 
+JOINT = " | "
+"""Between the parts of a label that is made of several columns."""
+
 
 class CsvConfig(DataConfig, frozen=True):
     """`kind = "csv"`.
 
     text_column   the header of the column of texts
-    label_column  that of the labels; without one every text is of the one declared class
-    delimiter     a comma, or a tab by default where the name ends in .tsv
+    label_column  that of the labels, or a list of several, joined by " | "; without one every text is of the one
+                  declared class
+    columns       names of the columns, for a file whose first row is already a record
+    delimiter     a comma, or a tab by default where the name ends in .tsv or .txt
     quoted        whether double quotes enclose fields that hold delimiters or line ends
     test_path     a second file of the same columns, whose records never vote
     max_chars     a longer text is a ghost
@@ -35,7 +40,8 @@ class CsvConfig(DataConfig, frozen=True):
     path: Path
     test_path: Path | None = None
     text_column: str = "text"
-    label_column: str | None = None
+    label_column: str | tuple[str, ...] | None = None
+    columns: tuple[str, ...] = ()
     delimiter: Literal[",", ";", "\t", "|"] | None = None
     quoted: bool = True
     max_chars: PositiveInt = 20_000
@@ -80,16 +86,16 @@ class CsvConfig(DataConfig, frozen=True):
             content = file.read().removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
         reader = csv.reader(
             io.StringIO(content, newline=""),
-            delimiter=self.delimiter or ("\t" if path.suffix.lower() == ".tsv" else ","),
+            delimiter=self.delimiter or ("\t" if path.suffix.lower() in (".tsv", ".txt") else ","),
             quoting=csv.QUOTE_MINIMAL if self.quoted else csv.QUOTE_NONE,
         )
         usual_limit = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # max_chars makes a ghost of a long one
         try:
-            header = next(reader, [])
-            text, label = self._column(header, self.text_column, path), None
-            if self.label_column is not None:
-                label = self._column(header, self.label_column, path)
-            return [_caption(row, text, label) for row in reader]
+            header = list(self.columns) or next(reader, [])
+            text = self._column(header, self.text_column, path)
+            named = (self.label_column,) if isinstance(self.label_column, str) else self.label_column or ()
+            labels = [self._column(header, name, path) for name in named]
+            return [_caption(row, text, labels) for row in reader]
         except csv.Error:
             raise Damaged(f"{self.where}: {path} cannot be read as CSV; check delimiter and quoted") from None
         finally:
@@ -103,8 +109,8 @@ class CsvConfig(DataConfig, frozen=True):
         return header.index(name)
 
 
-def _caption(row: list[str], text: int, label: int | None) -> Caption:
-    return Caption(
-        text=row[text] if text < len(row) else None,
-        label=row[label] if label is not None and label < len(row) else None,
-    )
+def _caption(row: list[str], text: int, labels: list[int]) -> Caption:
+    label = None
+    if labels and max(labels) < len(row):
+        label = JOINT.join(row[place].strip() for place in labels)
+    return Caption(text=row[text] if text < len(row) else None, label=label)

@@ -9,7 +9,6 @@ followed on the way.
 from __future__ import annotations
 
 import errno
-import io
 import os
 import stat
 from collections import Counter
@@ -19,13 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, final
 
-from PIL import Image
 from pydantic import PositiveInt
 
 from .config import ImageDataConfig
 from .errors import Undeclared, Unreadable
 from .files import MEBIBYTE, READ_FILE, READ_FOLDER, open_folder
-from .image_set import FORMATS, ImageRules
+from .image_set import ImageRules, shape_of
 from .labels import UNKNOWN
 from .private_set import Record
 from .slots import Listing, ReadFailed, Unusable
@@ -262,9 +260,6 @@ def _shape(path: Path, entry: Entry) -> tuple[int, int, int] | None:
     try:
         with _Tree(path) as tree:
             content = tree.content(entry, max_bytes=32 * MEBIBYTE)
-        if isinstance(content, Unusable):
-            return None
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            return image.width, image.height, 1 if image.mode in ("1", "L", "LA", "I;16") else 3
-    except Exception:  # noqa: BLE001  a file that cannot be looked at suggests nothing
+    except OSError:
         return None
+    return None if isinstance(content, Unusable) else shape_of(content)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 from .config import ImageDataConfig
 from .errors import Damaged, Unreadable
@@ -28,6 +28,8 @@ class IdxConfig(ImageDataConfig, frozen=True):
     images, labels             file names of the voters; by default MNIST's, `train-images-idx3-ubyte` and so on,
                                with a dot or a hyphen before `idx`, with or without `.gz`
     test_images, test_labels   file names of the test part; by default MNIST's `t10k-...`, where the folder has them
+    first_label                the number of the first class: those of EMNIST's letters begin at 1
+    transposed                 whether images are stored by columns, as EMNIST's are
     max_bytes                  of one file, and of what it unpacks to
     """
 
@@ -37,6 +39,8 @@ class IdxConfig(ImageDataConfig, frozen=True):
     labels: str | None = None
     test_images: str | None = None
     test_labels: str | None = None
+    first_label: int = Field(default=0, ge=0)
+    transposed: bool = False
     max_bytes: PositiveInt = 4 * GIBIBYTE
 
     def listing(self) -> Listing:
@@ -50,17 +54,20 @@ class IdxConfig(ImageDataConfig, frozen=True):
     def survey(self) -> dict[str, Any]:
         images = self._array(self._file("train", "images-idx3", self.images), dimensions=3)
         labels = self._array(self._file("train", "labels-idx1", self.labels), dimensions=1)
+        height, width = images.shape[:0:-1] if self.transposed else images.shape[1:]
         return {
-            "classes": tuple(str(label) for label in np.unique(labels).tolist()),
-            "size": (images.shape[2], images.shape[1]),
+            "classes": tuple(str(label - self.first_label) for label in np.unique(labels).tolist()),
+            "size": (width, height),
             "channels": 1,
         }
 
     def _slots(self, part: str, images: str | None, labels: str | None) -> ArrayImages:
         pixels = self._array(self._file(part, "images-idx3", images), dimensions=3)
         named = self._array(self._file(part, "labels-idx1", labels), dimensions=1)
+        if self.first_label:
+            named = named.astype(np.int64) - self.first_label
         return ArrayImages(
-            pixels,
+            pixels.transpose(0, 2, 1) if self.transposed else pixels,
             from_array(named, self.classes, count=len(pixels), where=f"{self.where}, {part}"),
             ids=part,
             rules=self.rules(),

@@ -177,6 +177,15 @@ class ArrayImages:
         return np.rint(np.clip((usable - low) / (high - low), 0.0, 1.0) * 255.0).astype(np.uint8), in_range
 
 
+def shape_of(encoded: bytes) -> tuple[int, int, int] | None:
+    """Width, height and channels (1 or 3) by the header of an encoded image; None if it cannot be read."""
+    try:
+        with _strictly(), Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+            return image.width, image.height, 1 if image.mode in _GREY or image.mode == "LA" else 3
+    except Exception:  # noqa: BLE001  what cannot be looked at suggests nothing
+        return None
+
+
 @contextmanager
 def _strictly() -> Iterator[None]:
     """No truncated image passes, no decompression bomb is merely warned about, and no warning is shown."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,3 +52,20 @@ def from_array(stored: np.ndarray, classes: tuple[str, ...], *, count: int, wher
         raise Damaged(f"{where}: labels of type {stored.dtype}; integers or text are needed, one an image")
     indices = np.fromiter((known.get(label, UNKNOWN) for label in stored.tolist()), dtype=np.int64, count=count)
     return Labels(indices, stored)
+
+
+def from_names(names: Sequence[str], classes: tuple[str, ...]) -> Labels:
+    """Each label by its name.
+
+    >>> from_names(["dog", "cow"], ("cat", "dog")).indices.tolist()
+    [1, -1]
+    """
+    known = {name: index for index, name in enumerate(classes)}
+    indices = np.fromiter((known.get(name, UNKNOWN) for name in names), dtype=np.int64, count=len(names))
+    return Labels(indices, np.array(names, dtype=object))
+
+
+def from_numbers(numbers: Sequence[int], classes: tuple[str, ...]) -> Labels:
+    """Each label by its number, as in `from_array`; a number below zero is no label."""
+    stored = np.array(numbers, dtype=np.int64)
+    return from_array(stored, classes, count=len(stored), where="")

@@ -33,6 +33,8 @@ TEST_LAYOUTS = (("samples", "labels"), ("x", "y"), ("x_test", "y_test"))
 """The same for a test file; `x_test`, `y_test` are also looked for beside `x_train`, `y_train`."""
 
 MAX_HEADER = 64 * 1024
+LOCAL_HEADER = 30
+"""Bytes of a zip member's own header before its name."""
 MAX_MEMBERS = 1000
 MAX_RATIO = 1100
 """Deflate packs at most 1032 to one; a directory that claims more is lying."""
@@ -245,6 +247,25 @@ class Archive:
         if header.column_major:
             return np.ascontiguousarray(array.reshape(header.shape[::-1]).transpose())
         return array.reshape(header.shape)
+
+    def mapped(self, key: str) -> np.ndarray:
+        """Like `array`, but left on disk where the member is not packed; its checksum is then not compared."""
+        member = self._members[self.known(key)]
+        if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
+            return self.array(key)
+        local = os.pread(self._file.fileno(), LOCAL_HEADER, member.header_offset)
+        if len(local) < LOCAL_HEADER or local[:4] != b"PK\x03\x04":
+            raise self._damaged(key, "the directory does not point to it")
+        start = member.header_offset + LOCAL_HEADER + sum(struct.unpack("<HH", local[26:30]))
+        with self._zip.open(member) as stored:
+            header = self._header(stored, key)  # type: ignore[arg-type]
+        size = math.prod(header.shape) * header.dtype.itemsize
+        end = start + header.length + size
+        if header.column_major or header.length + size != member.file_size or size == 0:
+            return self.array(key)
+        if end > os.fstat(self._file.fileno()).st_size:
+            raise self._damaged(key, "it is cut short")
+        return np.memmap(self._file, dtype=header.dtype, mode="r", offset=start + header.length, shape=header.shape)
 
     def _header(self, stored: io.BufferedIOBase, key: str) -> _Header:
         start = stored.read(8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,9 @@ def config_class(kind: str) -> type[DataConfig]:
 
     found = _found()
     if kind not in found:
-        raise UnknownKind(f"there is no data of kind {kind!r}; known kinds: {', '.join(sorted(found)) or 'none'}")
+        close = get_close_matches(kind, found, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise UnknownKind(f"there is no data of kind {kind!r}; {hint}known kinds: {', '.join(sorted(found)) or 'none'}")
     try:
         loaded = found[kind].load()
     except (ImportError, AttributeError) as error:

@@ -40,16 +40,23 @@ class Captions:
         return json.dumps([stored.label, stored.text]).encode("ascii")
 
     def _record(self, stored: Caption) -> Record | Unusable:
-        if stored.text is None or (self._labelled and stored.label is None):
+        if self._labelled and stored.label is None:
             return Unusable("its row has too few fields")
-        text = stored.text.strip()
-        if not text:
-            return Unusable("its text is empty")
-        if len(text) > self._max_chars:
-            return Unusable(f"its text has {len(text)} characters, more than max_chars = {self._max_chars}")
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            return Unusable("its text is not UTF-8")
         label = self._classes.get((stored.label or "").strip()) if self._labelled else 0
-        if label is None:
-            return Unusable("its label is not declared")
-        return Record(text, label)
+        return caption_record(stored, label, max_chars=self._max_chars)
+
+
+def caption_record(stored: Caption, label: int | None, *, max_chars: int) -> Record | Unusable:
+    """The record of a text whose label is known; None is a label that is not declared."""
+    if stored.text is None:
+        return Unusable("its row has too few fields")
+    text = stored.text.strip()
+    if not text:
+        return Unusable("its text is empty")
+    if len(text) > max_chars:
+        return Unusable(f"its text has {len(text)} characters, more than max_chars = {max_chars}")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        return Unusable("its text is not UTF-8")
+    if label is None:
+        return Unusable("its label is not declared")
+    return Record(text, label)

