@@ -99,7 +99,7 @@ class Score:
     """One figure, with what a reader needs to compare it and what a publisher needs to withhold it.
 
     `subject` is what was judged, on `n` items; `reference` the split it was judged against, of `reference_n` items.
-    `interval` is a 95 % confidence interval over `repeats` seeds.
+    `interval` is a 95 % confidence interval: over `repeats` seeds, or over the items where there is one repeat.
     """
 
     name: str

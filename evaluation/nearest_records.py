@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..neighbours import search
+from .intervals import Interval, area_interval, area_under_curve, median_interval
+from .membership import nearest_distances
 from .metric import SHARE, Items, MetricError, Score, same_network
 
 
@@ -27,28 +28,30 @@ class NearestRecords:
     records: int
 
     def scores(self) -> tuple[Score, ...]:
-        """Median distances, and the share of pairs in which the synthetic item is the nearer one (0.5 if it is no nearer)."""
+        """Median distances, and the share of pairs in which the synthetic item is the nearer one (0.5 if it is no nearer).
+
+        The intervals are of 95 %: exact for medians, a bootstrap over both kinds of items for the share.
+        """
+        name = "median distance to the nearest private record"
         return (
-            self._score("median distance to the nearest private record", float(np.median(self.synthetic))),
+            self._score(name, float(np.median(self.synthetic)), median_interval(self.synthetic)),
             self._score(
-                "median distance to the nearest private record",
-                float(np.median(self.held_out)),
-                subject="held-out records",
+                name, float(np.median(self.held_out)), median_interval(self.held_out), subject="held-out records"
             ),
-            self._score("share nearer than held-out records", self._share_nearer(), unit=SHARE),
+            self._score(
+                "share nearer than held-out records",
+                area_under_curve(-self.synthetic, -self.held_out),
+                area_interval(-self.synthetic, -self.held_out),
+                unit=SHARE,
+            ),
         )
 
-    def _share_nearer(self) -> float:
-        ordered = np.sort(self.held_out)
-        farther = len(ordered) - np.searchsorted(ordered, self.synthetic, side="right")
-        ties = len(ordered) - np.searchsorted(ordered, self.synthetic, side="left") - farther
-        return float(np.mean((farther + ties / 2) / len(ordered)))
-
-    def _score(self, name: str, value: float, *, subject: str = "", unit: str = "") -> Score:
+    def _score(self, name: str, value: float, interval: Interval, *, subject: str = "", unit: str = "") -> Score:
         return Score(
             name=name,
             subject=subject or self.subject,
             value=value,
+            interval=interval,
             protected=False,
             unit=unit,
             network=self.network,
@@ -78,11 +81,4 @@ def nearest_records(*, private: Items, held_out: Items, synthetic: Items) -> Nea
 
 
 def _distances(items: Items, private: Items) -> np.ndarray:
-    """Exact search, then each distance measured directly in float64: near zero is where its digits matter."""
-    queries, records = _rows(items), _rows(private)
-    nearest = search(queries, records, k=1)[:, 0]
-    return np.linalg.norm(queries.astype(np.float64) - records[nearest], axis=1)
-
-
-def _rows(items: Items) -> np.ndarray:
-    return items.rows.astype(np.float32)
+    return nearest_distances(items.rows.astype(np.float32), private.rows.astype(np.float32))

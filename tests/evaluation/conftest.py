@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import sys
+import types
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -34,6 +40,44 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 
     loaded = load_digits()
     return (loaded.images * (255 / 16)).round().astype(np.uint8), loaded.target.astype(np.int64)
+
+
+@pytest.fixture(scope="session")
+def torch_fidelity() -> SimpleNamespace:
+    """torch-fidelity's modules of metrics on features: `fid`, `kid`, `isc`, `prc`.
+
+    Its package imports torchvision for what touches images; that part is left out, and nothing stays in sys.modules.
+    """
+    spec = importlib.util.find_spec("torch_fidelity")
+    if spec is None or spec.submodule_search_locations is None:
+        pytest.skip("torch-fidelity is not installed: pip install --no-deps torch-fidelity")
+    package, images = types.ModuleType("torch_fidelity"), types.ModuleType("torch_fidelity.utils")
+    package.__path__ = list(spec.submodule_search_locations)
+    images.__getattr__ = lambda name: None  # type: ignore[method-assign]
+    before = _set_aside_torch_fidelity()
+    sys.modules.update({"torch_fidelity": package, "torch_fidelity.utils": images})
+    try:
+        found = {
+            name: importlib.import_module(f"torch_fidelity.metric_{name}") for name in ("fid", "kid", "isc", "prc")
+        }
+    finally:
+        _set_aside_torch_fidelity()
+        sys.modules.update(before)
+    return SimpleNamespace(**found)
+
+
+def _set_aside_torch_fidelity() -> dict[str, types.ModuleType]:
+    names = [name for name in sys.modules if name.partition(".")[0] == "torch_fidelity"]
+    return {name: sys.modules.pop(name) for name in names}
+
+
+@pytest.fixture(scope="session")
+def shared_images() -> Path:
+    """The folder of real sets that lies beside a checkout of ours."""
+    folder = Path(__file__).resolve().parents[3] / "shared" / "data" / "images"
+    if not folder.is_dir():
+        pytest.skip("there are no real data sets beside the project: ../shared/data/images")
+    return folder
 
 
 @pytest.fixture(scope="session")

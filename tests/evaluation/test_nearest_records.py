@@ -37,6 +37,19 @@ def test_copies_of_private_records_are_noticed_and_fresh_ones_are_not(digits: Di
     assert honest.scores()[-1].value == pytest.approx(0.5, abs=0.15)
 
 
+def test_each_figure_has_an_interval_around_it(digits: Digits) -> None:
+    images = np.random.default_rng(5).permutation(digits[0])
+    found = nearest_records(
+        private=items("voters", images[:900]),
+        held_out=items("held-out", images[900:1300]),
+        synthetic=items("final population", images[1300:1700]),
+    )
+    for score in found.scores():
+        assert score.interval is not None and score.interval[0] < score.value < score.interval[1]
+    share = found.scores()[-1].interval
+    assert share is not None and share[1] - share[0] < 0.1
+
+
 def test_no_figure_of_it_is_ever_protected(digits: Digits) -> None:
     rows = items("any", digits[0][:50], protected=True)
     assert not any(score.protected for score in nearest_records(private=rows, held_out=rows, synthetic=rows).scores())
