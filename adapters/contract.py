@@ -250,6 +250,15 @@ class MeteredAdapter(AsyncAdapter[Req, Rep], Protocol[Req, Rep]):
     async def answer_metered(self, request: Req, /) -> Answered[Rep | Refusal]: ...
 
 
+@runtime_checkable
+class Classifying(Protocol):
+    """An embedder whose features a last layer turns into probabilities of classes."""
+
+    def probabilities(self, features: np.ndarray[Any, np.dtype[Any]], /) -> np.ndarray[Any, np.dtype[Any]]:
+        """Of features (n, dimensions): (n, classes), >= 0 with sum 1. Computed here, from nothing else."""
+        ...
+
+
 class AdapterConfig(BaseModel):
     """The table `{ kind = "...", ... }` of a job file; `open` imports what is heavy and builds the adapter."""
 
@@ -261,6 +270,8 @@ class AdapterConfig(BaseModel):
     location: ClassVar[Location] = Location.REMOTE
     cheap: ClassVar[bool] = False
     """Replies are a function of the request that costs less to compute than to look up: the gateway keeps none."""
+    knows_classes: ClassVar[bool] = False
+    """The adapter is a `Classifying` one: its features lead on to probabilities of classes that it knows."""
     cannot_change_replies: ClassVar[frozenset[str]] = frozenset()
     """Fields left out of cache keys: time-outs, names of environment variables. Every other field counts."""
 

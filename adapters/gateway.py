@@ -40,6 +40,7 @@ from .contract import (
     AdapterError,
     AsyncAdapter,
     CaptionRequest,
+    Classifying,
     EmbedRequest,
     Image,
     ImageRequest,
@@ -48,7 +49,7 @@ from .contract import (
     Refusal,
     wrong_with,
 )
-from .pricing import has_price, limits_of, pricing_of
+from .pricing import Batching, has_price, limits_of, pricing_of
 from .trusted import (
     AsyncAsker,
     BatchAsker,
@@ -62,10 +63,12 @@ from .trusted import (
     operational,
     rows_name,
 )
+from .wrappers.batched import Batched
 from .wrappers.cached import Cached
 from .wrappers.clock import Clock
 from .wrappers.limited import Gate, Limits
 from .wrappers.metered import Advance, Metered, Prepaid, Spending, unpriced
+from .wrappers.overheard import Billed, overheard
 from .wrappers.replayed import Missing, Unopened
 from .wrappers.retrying import Patience, Retrying, RetryingAsync
 from .wrappers.single_flight import Asked, Flights
@@ -147,10 +150,12 @@ class Gateway:
         patience: Patience | None = None,
         progress: Progress | None = None,
         mode: Mode = Mode.LIVE,
+        retry_refused: bool = False,
         scope: str | None = None,
         spending: Spending | None = None,
         limits: Mapping[str, Limits] | None = None,
         clock: Clock | None = None,
+        billed: Billed | None = None,
     ) -> None:
         _check_names(trust, configs)
         if len(key) < 16:
@@ -159,12 +164,14 @@ class Gateway:
             raise ValueError("`chunk` and `concurrency` are at least 1")
         self._configs = dict(configs)
         self._trust = frozenset(trust)
-        self._store = modes.view(store, mode)
+        self._store = modes.view(store, mode, retry_refused=retry_refused)
+        self._fresh = mode in (Mode.REFRESH, Mode.OFF) or retry_refused
         self._mode = mode
         self._scope = namespace if scope is None else scope
         self._spending = spending or Spending()
         self._limits = dict(limits or {})
         self._clock = clock or Clock()
+        self._billed = billed
         self._money: Money | None = None
         self._gates: dict[tuple[str, str, str], Gate] = {}
         self._flights = Flights()
@@ -242,6 +249,14 @@ class Gateway:
         """Which model answers for the role; opens it."""
         return self._role(role).identity
 
+    def class_head(self, role: str) -> Callable[[npt.NDArray[Any]], npt.NDArray[Any]] | None:
+        """What turns the role's features into probabilities of its own classes; None where it knows no classes."""
+        opened = self._role(role)
+        if not opened.config.knows_classes:
+            return None
+        adapter = opened.model if opened.model is not None else opened.config.open()
+        return adapter.probabilities if isinstance(adapter, Classifying) else None
+
     def identities(self) -> Mapping[str, ModelIdentity]:
         """Which model answers for each role, for the manifest; opens them all."""
         return {role: self.identity(role) for role in self._configs}
@@ -271,9 +286,10 @@ class Gateway:
         tally = _Tally(role, self._progress)
         patient: Retrying | RetryingAsync
         advance: Advance | None = None
+        live: Stream | None = None
         metered = isinstance(adapter, AsyncAdapter)
         if metered:
-            stream, patient, advance = self._metered(role, config, adapter, location)
+            stream, live, patient, advance = self._metered(role, config, adapter, location)
         else:
             patient = Retrying(adapter, self._patience)
             stream = Chunked(patient, role=role, size=self._chunk)
@@ -283,15 +299,20 @@ class Gateway:
         else:
             self._remember(config, identity)
             public = self._cached(config, stream, identity, location, tally, kept_below=metered)
+        now = public
+        if live is not None:
+            now = self._cached(config, live, identity, location, tally, kept_below=True)
         return _Role(
             name=role,
             config=config,
             adapter=patient,
             public=public,
+            now=now,
             identity=identity,
             location=location,
             tally=tally,
             advance=advance,
+            model=adapter,
         )
 
     def _cached(
@@ -316,8 +337,9 @@ class Gateway:
 
     def _metered(
         self, role: str, config: AdapterConfig, adapter: AsyncAdapter[Any, Any], location: Location
-    ) -> tuple[Stream, RetryingAsync, Advance]:
-        """The public stream of a remote adapter, its face for private records, and who pays for these."""
+    ) -> tuple[Stream, Stream | None, RetryingAsync, Advance]:
+        """The public stream of a remote adapter, one that does not wait for batches if that does, its face for private
+        records, and who pays for these."""
         pricing = pricing_of(config, location)
         if not (has_price(config, location) or self._spending.max_cost is None or self._spending.allow_unknown_prices):
             raise GatewayError(unpriced(role, adapter.identity.model))
@@ -333,21 +355,40 @@ class Gateway:
                 outage_s=(self._patience or Patience()).deadline_s,
             )
         gate = self._gates[account]
-        metered = Metered(
-            adapter,
+        metered = partial(
+            Metered,
+            overheard(adapter, role=role, billed=self._billed),
             role=role,
             money=self._money,
             gate=gate,
-            pricing=pricing,
             spending=self._spending,
             clock=self._clock,
-            fresh=self._mode in (Mode.REFRESH, Mode.OFF),
+            fresh=self._fresh,
         )
         advance = Advance(adapter=adapter, role=role, money=self._money, pricing=pricing, spending=self._spending)
         patient = partial(RetryingAsync, adapter, self._patience, clock=self._clock.now, sleep=self._clock.sleep)
-        public = patient(trying=metered)
+        public = patient(trying=metered(pricing=pricing))
         private = patient(trying=Prepaid(adapter, gate=gate))
-        return self._bridge(role, _Shared(public, self._flights), _anything, ahead=self._concurrency), private, advance
+        live = self._bridge(role, _Shared(public, self._flights), _anything, ahead=self._concurrency, kept_below=True)
+        if not isinstance(config, Batching) or not config.is_batch:
+            return live, None, private, advance
+        batched = Batched(
+            config.batches(adapter),
+            live=live,
+            metered=metered(pricing=pricing_of(config, location, batch=True)),
+            store=self._store,
+            loop=self._event_loop,
+            clock=self._clock,
+            patience=self._patience or Patience(),
+            poll_s=config.batch_poll_s,
+        )
+        return batched, live, private, advance
+
+    def _event_loop(self) -> EventLoop:
+        with self._lock:
+            if self._loop is None:
+                self._loop = EventLoop()
+            return self._loop
 
     def _replayed(self, role: str, config: AdapterConfig) -> _Role:
         """A role that asks no model: its identity is what was remembered, so that not even a key is needed."""
@@ -361,7 +402,14 @@ class Gateway:
         public = self._cached(config, stream, identity, location, tally, kept_below=not config.cheap)
         patient = Retrying(unopened, self._patience)
         return _Role(
-            name=role, config=config, adapter=patient, public=public, identity=identity, location=location, tally=tally
+            name=role,
+            config=config,
+            adapter=patient,
+            public=public,
+            now=public,
+            identity=identity,
+            location=location,
+            tally=tally,
         )
 
     def _remember(self, config: AdapterConfig, identity: ModelIdentity) -> None:
@@ -392,12 +440,17 @@ class Gateway:
         wrong: Callable[[Any, Any], str] = wrong_with,
         *,
         ahead: int = 0,
+        kept_below: bool = False,
     ) -> Bridged:
-        """`ahead`: how many more requests may wait at the gate, reserved and not sent."""
-        with self._lock:
-            if self._loop is None:
-                self._loop = EventLoop()
-            return Bridged(adapter, role=role, loop=self._loop, concurrency=self._concurrency + ahead, wrong=wrong)
+        """`ahead`: how many more requests may wait at the gate."""
+        return Bridged(
+            adapter,
+            role=role,
+            loop=self._event_loop(),
+            concurrency=self._concurrency + ahead,
+            wrong=wrong,
+            kept_below=kept_below,
+        )
 
 
 class TrustedAdapter:
@@ -525,11 +578,11 @@ class TrustedAdapter:
     def _probe(self, question: Question) -> None:
         """A remote role that fails on a blank fails here, in public and before any record: whatever the records are."""
         if self._role.advance is not None:
-            self._role.public.send([question.request(question.blank)])
+            self._role.now.send([question.request(question.blank)])
 
     def _width(self, blank: Image | str) -> int:
         """How many features a record has, from a public blank."""
-        reply = self._role.public.send([EmbedRequest(content=blank)])[0]
+        reply = self._role.now.send([EmbedRequest(content=blank)])[0]
         if isinstance(reply, Refusal):
             raise AdapterError(
                 f"{self._role.name!r} refuses to embed a blank, so its width is unknown; use another adapter"
@@ -575,11 +628,15 @@ class _Role:
     config: AdapterConfig
     adapter: Retrying | RetryingAsync
     public: Adapter[Any, Any]
+    now: Adapter[Any, Any]
+    """The same without a wait for batches: for the public requests that go before private ones."""
     identity: ModelIdentity
     location: Location
     tally: _Tally
     advance: Advance | None = None
     """Who pays for private records, where they may cost money."""
+    model: object | None = None
+    """The adapter itself, without wrappers; None where nothing but kept replies is read."""
 
     def pay(self, largest: Any, slots: int) -> None:
         if self.advance is not None:

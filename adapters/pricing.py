@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
 
 from . import models
 from .contract import AdapterConfig, Location, Request, Usage
 from .models import Facts
+from .wrappers.batched import BatchFace
 from .wrappers.limited import Limits
 from .wrappers.metered import FREE, UNKNOWN, Pricing
 
@@ -26,6 +28,25 @@ class Estimating(Protocol):
     def estimate(self, request: Request, /) -> Usage: ...
 
 
+@runtime_checkable
+class Batching(Protocol):
+    """A config whose public requests may wait for a batch, at the batch's price."""
+
+    @property
+    def is_batch(self) -> bool: ...
+
+    @property
+    def batch_poll_s(self) -> float: ...
+
+    def batches(self, adapter: Any, /) -> BatchFace:
+        """The batches of an adapter that this config opened."""
+        ...
+
+
+def is_batch(config: AdapterConfig) -> bool:
+    return isinstance(config, Batching) and config.is_batch
+
+
 def facts_of(config: AdapterConfig) -> Facts | None:
     return config.facts if isinstance(config, HasFacts) else None
 
@@ -35,17 +56,17 @@ def has_price(config: AdapterConfig, location: Location) -> bool:
     if location is Location.LOCAL:
         return True
     facts = facts_of(config)
-    return facts is not None and facts.price is not None
+    return facts is not None and facts.price is not None and (facts.batch_discount is not None or not is_batch(config))
 
 
-def pricing_of(config: AdapterConfig, location: Location) -> Pricing:
+def pricing_of(config: AdapterConfig, location: Location, *, batch: bool = False) -> Pricing:
     if location is Location.LOCAL:
         return FREE
     facts = facts_of(config)
     return (
         UNKNOWN
         if facts is None or facts.price is None
-        else Pricing(cost=facts.cost, version=models.catalogue().version)
+        else Pricing(cost=partial(facts.cost, batch=batch), version=models.catalogue().version)
     )
 
 

@@ -17,7 +17,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from .keys import Address
-from .store import Answers, MemoryStore, Saved, Store, Transaction
+from .store import REFUSAL, Answers, MemoryStore, Saved, Store, Transaction
 
 T = TypeVar("T")
 _Place = tuple[str, str, int]
@@ -31,15 +31,18 @@ class Mode(StrEnum):
     OFF = "off"
 
 
-def view(store: Store, mode: Mode) -> Store:
-    """The store as a run in this mode sees it. Closing the view does not close the store."""
+def view(store: Store, mode: Mode, *, retry_refused: bool = False) -> Store:
+    """The store as a run in this mode sees it. Closing the view does not close the store.
+
+    `retry_refused`: a kept refusal counts as no answer, once; the new reply takes its place.
+    """
     if mode is Mode.REFRESH:
         return _Refreshing(store)
     if mode is Mode.OFF:
         return _Unkept(store)
     if mode is Mode.REPLAY:
         return _ReadOnly(store)
-    return store
+    return _Unrefused(store) if retry_refused else store
 
 
 class _View:
@@ -102,6 +105,33 @@ class _Refreshing(_View):
         future = self._store.submit(work, answers, replace=True)
         places = [address.place for address, _ in answers]
         future.add_done_callback(lambda done: None if done.exception() else self._renewed.update(places))
+        return future
+
+
+class _Unrefused(_View):
+    """All but the refusals of earlier processes."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self._asked: set[_Place] = set()
+
+    def get(self, addresses: Sequence[Address], /) -> list[Saved | None]:
+        found = zip(addresses, self._store.get(addresses), strict=True)
+        return [
+            None if saved is not None and saved.kind == REFUSAL and address.place not in self._asked else saved
+            for address, saved in found
+        ]
+
+    def put(self, answers: Answers, /, *, replace: bool = False) -> list[Saved]:
+        self._asked.update(address.place for address, _ in answers)
+        return self._store.put(answers, replace=True)
+
+    def submit(
+        self, work: Callable[[Transaction], T], /, answers: Answers = (), *, replace: bool = False
+    ) -> Future[tuple[T, list[Saved]]]:
+        future = self._store.submit(work, answers, replace=True)
+        places = [address.place for address, _ in answers]
+        future.add_done_callback(lambda done: None if done.exception() else self._asked.update(places))
         return future
 
 

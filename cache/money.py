@@ -2,9 +2,10 @@
 
     reserved ──> sent ──> settled      the answer is kept and the reported usage charged, in one transaction
         │         └─────> lost         nobody knows whether it was billed: the reservation counts as spent
-        └─────> refunded               never sent, or certainly not billed
+        ├─────> refunded               never sent, or certainly not billed
+        └─────> batch ──> settled, lost or refunded, when the provider's batch is looked up (`batches.py`)
 
-An attempt that is reserved or sent is also the lease on its place: no other process asks the same question meanwhile.
+An attempt that is reserved, sent or in a batch is the lease on its place: no other process asks the same question meanwhile.
 Amounts are millionths of a dollar, whole numbers. Reserving is one conditional update, so that spent + reserved never
 passes the cap, whoever else reserves at the same time. What a killed process left is told by its owner's lock, not by
 a clock: its reservations that were not sent return, those that were sent are lost.
@@ -22,7 +23,8 @@ from functools import partial
 from typing import Any
 
 from .keys import Address
-from .store import Answers, Saved, Store, Transaction
+from .statements import MOST_TOGETHER, flat, values
+from .store import Answers, Saved, Store, Together, Transaction
 
 MICRO = 1_000_000
 
@@ -84,7 +86,53 @@ class LostBefore:
     """An earlier attempt was sent and its reply lost: it may have been billed, and is not to be sent again unasked."""
 
 
-Outcome = Reserved | Answered | Busy | Later | UsedUp | LostBefore
+@dataclass(frozen=True)
+class InBatch:
+    """It was asked in a batch whose answers were not fetched yet, and whose process is gone or this one."""
+
+    batch: int
+
+
+Outcome = Reserved | Answered | Busy | Later | UsedUp | LostBefore | InBatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """What one `reserve` wants."""
+
+    role: str
+    amount: int
+    place: Address | None
+    again: bool
+    fresh: bool
+    sent: bool
+
+
+@dataclass(frozen=True)
+class _Ending:
+    attempt: int
+    state: str
+    charge: Charge | None
+    now: int
+
+
+_BEGUN = """
+insert into attempts (id, key, namespace, draw, scope, role, owner, state, reserved, at_ms) values {rows}
+"""
+_LIVE_AT = """
+select v.column1, coalesce(b.owner, a.owner), a.batch from (values {rows}) v cross join attempts a
+on a.key = v.column2 and a.namespace = v.column3 and a.draw = v.column4 and a.state in ('reserved', 'sent', 'batch')
+left join batches b on b.id = a.batch
+"""
+_LIVE_OF = """
+select json_group_array(json_array(id, scope, reserved)) from attempts
+where id in (select value from json_each(?)) and state in ('reserved', 'sent', 'batch')
+"""
+_ENDED = """
+update attempts set state = v.column2, charged = v.column3, model = v.column4, price_version = v.column5,
+usage = v.column6, request_id = v.column7, done_ms = v.column8
+from (values {rows}) v where attempts.id = v.column1
+"""
 
 
 def micro(dollars: float) -> int:
@@ -122,35 +170,41 @@ class Money:
         return self._store
 
     def reserve(
-        self, role: str, amount: int, *, place: Address | None, again: bool = True, fresh: bool = False
+        self,
+        role: str,
+        amount: int,
+        *,
+        place: Address | None,
+        again: bool = True,
+        fresh: bool = False,
+        sent: bool = False,
     ) -> Future[Outcome]:
         """Take the lease on `place` and the most that the attempt can cost.
 
         `again` False: refuse where an earlier attempt for the place was lost. `fresh`: whatever answer is there.
+        `sent`: the request goes out as soon as this is durable, and may be billed from then on.
         """
-        reserve = partial(self._reserve, role=role, amount=amount, place=place, again=again, fresh=fresh)
-        return _first(self._store.submit(reserve))
+        asked = _Asked(role=role, amount=amount, place=place, again=again, fresh=fresh, sent=sent)
+        return self._together(self._reserve, asked, rank=2)
 
     def sent(self, attempt: int) -> Future[None]:
         """The request goes out now: from here on it may be billed."""
-        return _first(self._store.submit(partial(_mark_sent, attempt=attempt)))
+        return self._together(_mark_sent, attempt, rank=0)
 
     def settle(
         self, attempt: int, charge: Charge, answers: Answers = (), *, replace: bool = False
     ) -> Future[tuple[None, list[Saved]]]:
         """Charge what it cost and keep the answers, together. The future has what now lies at their places."""
-        end = partial(_end, attempt=attempt, state="settled", charge=charge, now=self._now())
-        return self._store.submit(end, answers, replace=replace)
+        ending = _Ending(attempt, "settled", charge, self.now_ms())
+        return self._store.submit(Together(do=_end, item=ending, rank=1), answers, replace=replace)
 
     def refund(self, attempt: int) -> Future[None]:
         """It was not sent, or certainly not billed."""
-        return _first(
-            self._store.submit(partial(_end, attempt=attempt, state="refunded", charge=None, now=self._now()))
-        )
+        return self._together(_end, _Ending(attempt, "refunded", None, self.now_ms()), rank=1)
 
     def lose(self, attempt: int, charge: Charge | None = None) -> Future[None]:
         """It was sent and may have been billed: `charge` if that was said, else all that was reserved."""
-        return _first(self._store.submit(partial(_end, attempt=attempt, state="lost", charge=charge, now=self._now())))
+        return self._together(_end, _Ending(attempt, "lost", charge, self.now_ms()), rank=1)
 
     def totals(self) -> Totals:
         return self._store.submit(partial(_totals, scope=self._scope)).result()[0]
@@ -163,54 +217,101 @@ class Money:
         """End what processes that are gone left under way, in any scope; how many attempts that were."""
         return self._store.submit(self._recover).result()[0]
 
-    def _reserve(
-        self, open_: Transaction, *, role: str, amount: int, place: Address | None, again: bool, fresh: bool
-    ) -> Outcome:
-        execute = open_.connection.execute
-        if place is not None:
-            saved = None if fresh else open_.find(place)
-            if saved is not None:
-                return Answered(saved)
-            live = execute(
-                "select owner from attempts where key = ? and namespace = ? and draw = ? and state in ('reserved', 'sent')",
-                place.place,
-            ).fetchone()
-            if live is not None:
-                if self._store.is_alive(live[0]):
-                    return Busy()
-                _recover_owner(open_, live[0], self._now())
-            if not again and _was_lost(open_, place):
-                return LostBefore()
-        room = execute(
-            "update budgets set reserved = reserved + ?1 where scope = ?2 and (cap is null or spent + reserved + ?1 <= cap)",
-            (amount, self._scope),
-        ).rowcount
-        if not room:
+    def _together(self, do: Callable[[Transaction, Sequence[Any]], Sequence[Any]], item: Any, *, rank: int) -> Any:
+        return _first(self._store.submit(Together(do=do, item=item, rank=rank)))
+
+    def _reserve(self, open_: Transaction, asked: Sequence[_Asked]) -> list[Outcome]:
+        outcomes: dict[int, Outcome] = {}
+        self._look(open_, asked, outcomes)
+        granted = self._granted(open_, [index for index in range(len(asked)) if index not in outcomes], asked, outcomes)
+        if granted:
+            self._begin(open_, granted, asked, outcomes)
+        return [outcomes[index] for index in range(len(asked))]
+
+    def _look(self, open_: Transaction, asked: Sequence[_Asked], outcomes: dict[int, Outcome]) -> None:
+        """Which of them are answered, or asked by another, or were lost before."""
+        placed = [(index, each.place) for index, each in enumerate(asked) if each.place is not None]
+        wanted = [(index, place) for index, place in placed if not asked[index].fresh]
+        if wanted:
+            found = open_.find([place for _, place in wanted])
+            outcomes |= {
+                index: Answered(saved) for (index, _), saved in zip(wanted, found, strict=True) if saved is not None
+            }
+        rows = [(index, *place.place) for index, place in placed if index not in outcomes]
+        if not rows:
+            return
+        live = open_.connection.execute(_LIVE_AT.format(rows=values(rows)), flat(rows)).fetchall()
+        for owner in {owner for _, owner, _ in live}:
+            mine = owner == self._store.owner
+            if self._store.is_alive(owner):
+                outcomes |= {
+                    index: InBatch(batch) if mine and batch is not None else Busy()
+                    for index, whose, batch in live
+                    if whose == owner
+                }
+            else:
+                outcomes |= {
+                    index: InBatch(batch) for index, whose, batch in live if whose == owner and batch is not None
+                }
+                _recover_owner(open_, owner, self.now_ms())
+        first: set[tuple[str, str, int]] = set()
+        for index, place in placed:
+            if index in outcomes:
+                continue
+            if place.place in first:
+                outcomes[index] = Busy()
+            elif not asked[index].again and _was_lost(open_, place):
+                outcomes[index] = LostBefore()
+            first.add(place.place)
+
+    def _granted(
+        self, open_: Transaction, left: list[int], asked: Sequence[_Asked], outcomes: dict[int, Outcome]
+    ) -> list[int]:
+        """For which of them there is room: for all at once, or for one after another."""
+        if not left or self._has_room(open_, sum(asked[index].amount for index in left)):
+            return left
+        granted: list[int] = []
+        for index in left:
+            amount = asked[index].amount
+            if self._has_room(open_, amount):
+                granted.append(index)
+                continue
             totals = _totals(open_, scope=self._scope)
             impossible = totals.cap is not None and totals.spent + amount > totals.cap
-            return UsedUp(totals) if impossible else Later()
-        row = execute(
-            "insert into attempts (key, namespace, draw, scope, role, owner, state, reserved, at_ms) "
-            "values (?, ?, ?, ?, ?, ?, 'reserved', ?, ?)",
-            (
-                *(place.place if place else (None, None, None)),
-                self._scope,
-                role,
-                self._store.owner,
-                amount,
-                self._now(),
-            ),
-        ).lastrowid
-        assert row is not None
-        return Reserved(row)
+            outcomes[index] = UsedUp(totals) if impossible else Later()
+        return granted
+
+    def _has_room(self, open_: Transaction, amount: int) -> bool:
+        return bool(
+            open_.connection.execute(
+                "update budgets set reserved = reserved + ?1 where scope = ?2 and (cap is null or spent + reserved + ?1 <= cap)",
+                (amount, self._scope),
+            ).rowcount
+        )
+
+    def _begin(
+        self, open_: Transaction, granted: list[int], asked: Sequence[_Asked], outcomes: dict[int, Outcome]
+    ) -> None:
+        following = open_.connection.execute("select coalesce(max(id), 0) + 1 from attempts").fetchone()[0]
+        now, owner = self.now_ms(), self._store.owner
+        rows: list[tuple[Any, ...]] = []
+        for attempt, index in enumerate(granted, following):
+            each = asked[index]
+            place = each.place.place if each.place else (None, None, None)
+            state = "sent" if each.sent else "reserved"
+            rows.append((attempt, *place, self._scope, each.role, owner, state, each.amount, now))
+            outcomes[index] = Reserved(attempt)
+        open_.connection.execute(_BEGUN.format(rows=values(rows)), flat(rows))
 
     def _recover(self, open_: Transaction) -> int:
         owners = open_.connection.execute(
             "select distinct owner from attempts where state in ('reserved', 'sent')"
         ).fetchall()
-        return sum(_recover_owner(open_, owner, self._now()) for (owner,) in owners if not self._store.is_alive(owner))
+        return sum(
+            _recover_owner(open_, owner, self.now_ms()) for (owner,) in owners if not self._store.is_alive(owner)
+        )
 
-    def _now(self) -> int:
+    def now_ms(self) -> int:
         return int(self._clock() * 1000)
 
 
@@ -222,47 +323,57 @@ def _open(open_: Transaction, *, scope: str, cap: int | None) -> None:
     )
 
 
-def _mark_sent(open_: Transaction, *, attempt: int) -> None:
-    open_.connection.execute("update attempts set state = 'sent' where id = ? and state = 'reserved'", (attempt,))
+def _mark_sent(open_: Transaction, attempts: Sequence[int]) -> list[None]:
+    open_.connection.execute(
+        "update attempts set state = 'sent' where state = 'reserved' and id in (select value from json_each(?))",
+        (json.dumps(list(attempts)),),
+    )
+    return [None] * len(attempts)
 
 
-def _end(open_: Transaction, *, attempt: int, state: str, charge: Charge | None, now: int) -> None:
-    """End a live attempt; one that has ended already stays as it is."""
+def _end(open_: Transaction, endings: Sequence[_Ending]) -> list[None]:
+    """End live attempts; one that has ended already stays as it is."""
     execute = open_.connection.execute
-    row = execute(
-        "select scope, reserved from attempts where id = ? and state in ('reserved', 'sent')", (attempt,)
-    ).fetchone()
-    if row is None:
-        return
-    scope, reserved = row
-    spent = 0 if state == "refunded" else reserved if charge is None else charge.micro
-    about = charge or Charge(micro=spent)
-    execute(
-        "update attempts set state = ?, charged = ?, model = ?, price_version = ?, usage = ?, request_id = ?, done_ms = ? "
-        "where id = ?",
-        (
-            state,
-            spent,
-            about.model,
-            about.price_version,
-            json.dumps(dict(about.usage), default=str),
-            about.request_id,
-            now,
-            attempt,
-        ),
-    )
-    execute(
-        "update budgets set reserved = reserved - ?, spent = spent + ?, possible = possible + ? where scope = ?",
-        (reserved, spent, spent if state == "lost" else 0, scope),
-    )
+    first: dict[int, _Ending] = {}
+    for each in endings:
+        first.setdefault(each.attempt, each)
+    # One row, whatever their number: each row that is fetched costs a wait of its own.
+    live = json.loads(execute(_LIVE_OF, (json.dumps(list(first)),)).fetchone()[0])
+    changes: dict[str, list[int]] = {}
+    rows: list[tuple[Any, ...]] = []
+    for attempt, scope, reserved in live:
+        ending = first[attempt]
+        spent = 0 if ending.state == "refunded" else reserved if ending.charge is None else ending.charge.micro
+        about = ending.charge or Charge(micro=spent)
+        usage = json.dumps(dict(about.usage), default=str)
+        told = (about.model, about.price_version, usage, about.request_id, ending.now)
+        rows.append((attempt, ending.state, spent, *told))
+        change = changes.setdefault(scope, [0, 0, 0])
+        change[0] += reserved
+        change[1] += spent
+        change[2] += spent if ending.state == "lost" else 0
+    if rows:
+        execute(_ENDED.format(rows=values(rows)), flat(rows))
+    for scope, (reserved, spent, possible) in changes.items():
+        execute(
+            "update budgets set reserved = reserved - ?, spent = spent + ?, possible = possible + ? where scope = ?",
+            (reserved, spent, possible, scope),
+        )
+    return [None] * len(endings)
 
 
 def _recover_owner(open_: Transaction, owner: str, now: int) -> int:
     rows = open_.connection.execute(
         "select id, state from attempts where owner = ? and state in ('reserved', 'sent')", (owner,)
     ).fetchall()
-    for attempt, state in rows:
-        _end(open_, attempt=attempt, state="lost" if state == "sent" else "refunded", charge=None, now=now)
+    for start in range(0, len(rows), MOST_TOGETHER):
+        _end(
+            open_,
+            [
+                _Ending(attempt, "lost" if state == "sent" else "refunded", None, now)
+                for attempt, state in rows[start : start + MOST_TOGETHER]
+            ],
+        )
     return len(rows)
 
 

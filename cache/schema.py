@@ -3,6 +3,7 @@
 requests   what was asked: its key and the canonical JSON behind it
 samples    what was answered, by (request, namespace, draw)
 attempts   each try to get an answer that may cost: who, for what, reserved, sent, settled. A live one is a lease
+batches    requests that the provider does when it has time: ours by a token, theirs by an id
 budgets    what a run may spend, has reserved and has spent, in millionths of a dollar
 models     which model answered for an adapter's settings, so that a replay opens none
 """
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sqlite_utils import Database, Migrations
 
-VERSION = 2
+VERSION = 3
 
 
 def migrate(connection: sqlite3.Connection) -> None:
@@ -86,6 +87,21 @@ def _migrations(connection: sqlite3.Connection) -> Migrations:
         )
         database.table("models").create({"settings": str, "identity": str}, pk="settings", not_null={"identity"})
 
+    def third(database: Database) -> None:
+        connection.execute("alter table attempts add column batch integer")
+        connection.execute("drop index attempts_live")
+        # An attempt in a batch holds its place too, whichever process is there.
+        connection.execute(
+            "create unique index attempts_live on attempts (key, namespace, draw) where state in ('reserved', 'sent', 'batch')"
+        )
+        connection.execute("create index attempts_batch on attempts (batch) where state = 'batch'")
+        database.table("batches").create(
+            {"id": int, "token": str, "endpoint": str, "remote": str, "owner": str, "state": str, "at_ms": int},
+            pk="id",
+            not_null={"token", "endpoint", "remote", "owner", "state", "at_ms"},
+        )
+
     migrations(name="first")(first)
     migrations(name="second")(second)
+    migrations(name="third")(third)
     return migrations

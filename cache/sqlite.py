@@ -14,7 +14,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -28,7 +28,19 @@ from . import schema
 from .group_commit import GroupCommit, Job
 from .keys import Address
 from .owners import Owners
-from .store import Answers, Saved, StoreBusy, StoreDamaged, StoreError, StoreFull, StoreTooNew, Transaction, compare
+from .statements import MOST_TOGETHER, flat, values
+from .store import (
+    Answers,
+    Saved,
+    StoreBusy,
+    StoreDamaged,
+    StoreError,
+    StoreFull,
+    StoreTooNew,
+    Together,
+    Transaction,
+    compare,
+)
 
 T = TypeVar("T")
 
@@ -41,18 +53,25 @@ select r.canonical, s.kind, s.about, s.sha256, s.payload from samples s join req
 where r.key = ? and s.namespace = ? and s.draw = ?
 """
 
+_THERE = """
+select v.column1 from (values {rows}) v cross join requests r on r.key = v.column2
+cross join samples s on s.request = r.id and s.namespace = v.column3 and s.draw = v.column4
+"""
+
+_ASKED = "insert into requests (key, canonical) values {rows} on conflict (key) do nothing"
 _INSERT = """
 insert into samples (request, namespace, draw, kind, about, sha256, payload, saved_ms)
-select id, ?2, ?3, ?4, ?5, ?6, ?7, ?8 from requests where key = ?1 on conflict do nothing
+select r.id, v.column2, v.column3, v.column4, v.column5, v.column6, v.column7, v.column8
+from (values {rows}) v cross join requests r on r.key = v.column1 where true on conflict
 """
+_KEEP = "do nothing"
 _REPLACE = """
-insert into samples (request, namespace, draw, kind, about, sha256, payload, saved_ms)
-select id, ?2, ?3, ?4, ?5, ?6, ?7, ?8 from requests where key = ?1
-on conflict (request, namespace, draw) do update set
+(request, namespace, draw) do update set
 kind = excluded.kind, about = excluded.about, sha256 = excluded.sha256, payload = excluded.payload, saved_ms = excluded.saved_ms
 """
 
 _Row = tuple[str, str, int, str, str, bytes, bytes | None, int]
+_Outcome = tuple[Job, Any, Exception | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +93,9 @@ class SqliteStore:
         with self._translated():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._own(path)
-            self._connection = sqlite3.connect(path, timeout=wait_s, isolation_level=None, check_same_thread=False)
+            self._connection = sqlite3.connect(
+                path, timeout=wait_s, isolation_level=None, check_same_thread=False, cached_statements=512
+            )
             try:
                 self._prepare()
             except BaseException:
@@ -100,8 +121,10 @@ class SqliteStore:
     def connection(self) -> sqlite3.Connection:
         return self._connection
 
-    def find(self, address: Address, /) -> Saved | None:
-        return self._find(address)
+    def find(self, addresses: Sequence[Address], /) -> list[Saved | None]:
+        places = [(index, *address.place) for index, address in enumerate(addresses)]
+        there = {row for (row,) in self._connection.execute(_THERE.format(rows=values(places)), flat(places))}
+        return [self._find(address) if index in there else None for index, address in enumerate(addresses)]
 
     def questions(self) -> list[str]:
         with self._lock, self._translated():
@@ -128,26 +151,16 @@ class SqliteStore:
             self._owners.close()
 
     def _commit(self, group: Sequence[Job]) -> None:
-        """Each job in a savepoint of one transaction, so that one that raises takes only itself back."""
+        """Together what is to be done together; each other job in a savepoint, so that one that raises takes only itself back."""
         with self._lock, self._translated():
-            rows = [self._rows(job.work.answers) for job in group]
-            keeps = any(rows)
+            rows = {id(job): self._rows(job.work.answers) for job in group}
+            keeps = any(rows.values())
             if keeps:
                 failpoint("cache-before-put")
-            outcomes: list[tuple[Job, Any, Exception | None]] = []
+            outcomes: list[_Outcome] = []
             with self._transaction("begin immediate"):
-                for job, prepared in zip(group, rows, strict=True):
-                    self._connection.execute("savepoint job")
-                    try:
-                        done = job.work.work(self)
-                        kept = self._insert(job.work.answers, prepared, replace=job.work.replace) if prepared else []
-                        outcomes.append((job, (done, kept), None))
-                    except sqlite3.Error:
-                        raise
-                    except Exception as error:  # noqa: BLE001  the caller's own, by its future
-                        self._connection.execute("rollback to job")
-                        outcomes.append((job, None, error))
-                    self._connection.execute("release job")
+                for jobs in _in_order(group):
+                    outcomes += self._done(jobs, rows)
             if keeps:
                 failpoint("cache-after-put")
         for job, value, error in outcomes:
@@ -157,6 +170,39 @@ class SqliteStore:
                 job.result.set_result(value)
             else:
                 job.result.set_exception(error)
+
+    def _done(self, jobs: Sequence[Job], rows: Mapping[int, list[_Row]]) -> list[_Outcome]:
+        """Do one piece of work, or the same for several; where that raises, each of them alone."""
+        work = jobs[0].work.work
+        self._connection.execute("savepoint job")
+        try:
+            done = self._results(work, jobs)
+            kept = self._put(jobs, rows)
+        except sqlite3.Error:
+            raise
+        except Exception as error:  # noqa: BLE001  the caller's own, by its future
+            self._connection.execute("rollback to job")
+            self._connection.execute("release job")
+            if len(jobs) == 1:
+                return [(jobs[0], None, error)]
+            return [outcome for job in jobs for outcome in self._done([job], rows)]
+        self._connection.execute("release job")
+        return [(job, (result, its), None) for job, result, its in zip(jobs, done, kept, strict=True)]
+
+    def _results(self, work: Any, jobs: Sequence[Job]) -> Sequence[Any]:
+        return work.do(self, [job.work.work.item for job in jobs]) if len(jobs) > 1 else [work(self)]
+
+    def _put(self, jobs: Sequence[Job], rows: Mapping[int, list[_Row]]) -> list[list[Saved]]:
+        """What now lies at the places of each job's answers."""
+        kept: dict[int, list[Saved]] = {}
+        for replace in (False, True):
+            having = [job for job in jobs if job.work.answers and job.work.replace == replace]
+            if not having:
+                continue
+            answers = [each for job in having for each in job.work.answers]
+            now = iter(self._insert(answers, [row for job in having for row in rows[id(job)]], replace=replace))
+            kept |= {id(job): [next(now) for _ in job.work.answers] for job in having}
+        return [kept.get(id(job), []) for job in jobs]
 
     def _rows(self, answers: Answers) -> list[_Row]:
         """The rows of some answers; a large one's file is durable first."""
@@ -170,13 +216,19 @@ class SqliteStore:
             rows.append((*address.place, saved.kind, saved.about, digest, inline, now))
         return rows
 
-    def _insert(self, answers: Answers, rows: list[_Row], *, replace: bool) -> list[Saved]:
-        self._connection.executemany(
-            "insert into requests (key, canonical) values (?, ?) on conflict (key) do nothing",
-            [(address.key, address.canonical) for address, _ in answers],
-        )
-        kept = self._connection.executemany(_REPLACE if replace else _INSERT, rows).rowcount
-        if kept == len(rows):
+    def _insert(self, answers: Answers, rows: Sequence[_Row], *, replace: bool) -> list[Saved]:
+        kept: list[Saved] = []
+        for first in range(0, len(rows), MOST_TOGETHER):
+            part = slice(first, first + MOST_TOGETHER)
+            kept += self._insert_together(answers[part], rows[part], replace=replace)
+        return kept
+
+    def _insert_together(self, answers: Answers, rows: Sequence[_Row], *, replace: bool) -> list[Saved]:
+        questions = list({address.key: (address.key, address.canonical) for address, _ in answers}.values())
+        self._connection.execute(_ASKED.format(rows=values(questions)), flat(questions))
+        insert = _INSERT.format(rows=values(rows)) + (_REPLACE if replace else _KEEP)
+        new = self._connection.execute(insert, flat(rows)).rowcount
+        if new == len(rows) and len({row[:3] for row in rows}) == len(rows):
             return [saved for _, saved in answers]
         return [self._find(address) or saved for address, saved in answers]
 
@@ -290,6 +342,19 @@ class SqliteStore:
 
     def _blob(self, name: str) -> Path:
         return self._blobs / name[:2] / name
+
+
+def _in_order(group: Sequence[Job]) -> list[list[Job]]:
+    """What is to be done together, by rank, and then each of the others by itself, as they came."""
+    together: dict[Any, list[Job]] = {}
+    alone: list[list[Job]] = []
+    for job in group:
+        work = job.work.work
+        if isinstance(work, Together):
+            together.setdefault((work.rank, work.do), []).append(job)
+        else:
+            alone.append([job])
+    return [together[each] for each in sorted(together, key=lambda each: each[0])] + alone
 
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}

@@ -14,12 +14,16 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from .keys import Address
 
 T = TypeVar("T")
 Answers = Sequence[tuple[Address, "Saved"]]
+
+
+REFUSAL = "refusal"
+"""The kind of a saved reply that is a refusal."""
 
 
 class StoreError(Exception):
@@ -57,7 +61,23 @@ class Transaction(Protocol):
     @property
     def connection(self) -> sqlite3.Connection: ...
 
-    def find(self, address: Address, /) -> Saved | None: ...
+    def find(self, addresses: Sequence[Address], /) -> list[Saved | None]: ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Together(Generic[T]):
+    """Work that a transaction does once for all its callers: `do(transaction, items)` gives a result for each item.
+
+    Statements, not rows, are what a transaction costs beside a busy thread. In one transaction lower `rank` comes first.
+    Called by itself it does its own item alone.
+    """
+
+    do: Callable[[Transaction, Sequence[Any]], Sequence[T]]
+    item: Any
+    rank: int = 0
+
+    def __call__(self, open_: Transaction) -> T:
+        return self.do(open_, [self.item])[0]
 
 
 class Store(Protocol):
@@ -79,7 +99,7 @@ class Store(Protocol):
     ) -> Future[tuple[T, list[Saved]]]:
         """Do `work`, then put the answers, in one durable transaction that others may share. Returns at once.
 
-        The future has what `work` gave and what now lies at each address. If `work` raises, nothing of it stays.
+        Work that is `Together` is done first, for all callers at once. The future has what `work` gave and what now lies at each address. If `work` raises, nothing of it stays.
         """
         ...
 
@@ -146,8 +166,8 @@ class MemoryStore:
     def places(self, key: str, /) -> list[tuple[str, int]]:
         return [(namespace, draw) for kept, namespace, draw in self._saved if kept == key]
 
-    def find(self, address: Address, /) -> Saved | None:
-        return self.get([address])[0]
+    def find(self, addresses: Sequence[Address], /) -> list[Saved | None]:
+        return self.get(addresses)
 
     def is_alive(self, owner: str, /) -> bool:
         return owner == self.owner

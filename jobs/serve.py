@@ -13,12 +13,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ..adapters.gateway import Gateway
-from ..adapters.wrappers.limited import Limits
-from ..adapters.wrappers.metered import Spending
-from ..adapters.wrappers.retrying import Patience
+from ..adapters.server.usages import Usages
 from ..cache.money import dollars
 from ..cache.sqlite import SqliteStore
 from . import job
+from .gateways import CACHE_FILE, cache_folder, open_gateway
 from .job import AnyAdapter, Budget, InputError, Performance, Table
 
 NAMESPACE = "serve"
@@ -67,13 +66,13 @@ def serve(path: Path, *, host: str, port: int, token_env: str | None, inputs_are
     server.check_address(host, token=token)
     served = load(path)
     performance = served.performance
-    folder = Path(performance.cache) if performance.cache else Path("experiments") / ".cache"
-    store = SqliteStore(folder / "answers.db")
+    usages = Usages()
+    store = SqliteStore(cache_folder(performance) / CACHE_FILE)
     try:
         # Nothing private is asked here: the folder stays empty and the key goes unused.
         with (
             tempfile.TemporaryDirectory(prefix="privolve-serve-") as nothing,
-            _gateway(served, store, private_dir=Path(nothing), scope=_scope(path)) as gateway,
+            _gateway(served, store, private_dir=Path(nothing), scope=_scope(path), usages=usages) as gateway,
         ):
             app = server.application(
                 gateway,
@@ -81,6 +80,7 @@ def serve(path: Path, *, host: str, port: int, token_env: str | None, inputs_are
                 token=token,
                 inputs_are_public=inputs_are_public,
                 at_once=min(performance.concurrency, MOST_THREADS),
+                usages=usages,
             )
             listening = server.Server(app, host=host, port=port)
             print(f"serving {', '.join(sorted(served.adapters))} at {listening.url}", flush=True)
@@ -93,25 +93,17 @@ def serve(path: Path, *, host: str, port: int, token_env: str | None, inputs_are
         store.close()
 
 
-def _gateway(served: Served, store: SqliteStore, *, private_dir: Path, scope: str) -> Gateway:
-    budget, performance = served.budget, served.performance
-    return Gateway(
+def _gateway(served: Served, store: SqliteStore, *, private_dir: Path, scope: str, usages: Usages) -> Gateway:
+    return open_gateway(
         served.adapters,
+        budget=served.budget,
+        performance=served.performance,
         store=store,
         private_dir=private_dir,
         key=secrets.token_bytes(32),
         namespace=NAMESPACE,
         scope=scope,
-        chunk=performance.chunk,
-        concurrency=performance.concurrency,
-        patience=Patience(deadline_s=performance.deadline_s),
-        mode=performance.cache_mode,
-        spending=Spending(
-            max_cost=budget.micro,
-            allow_unknown_prices=budget.allow_unknown_prices,
-            images_again=budget.lost_images == "again",
-        ),
-        limits={role: Limits(**vars(limits)) for role, limits in performance.limits.items()},
+        billed=usages.heard,
     )
 
 
@@ -125,7 +117,7 @@ def _server():
     try:
         from ..adapters.server import app
     except ModuleNotFoundError as error:
-        if error.name not in ("fastapi", "starlette", "uvicorn"):
+        if error.name not in ("fastapi", "python_multipart", "starlette", "uvicorn"):
             raise
         raise InputError(
             f"privolve serve needs {error.name}, which is not installed: pip install 'privolve[serve]'"

@@ -7,7 +7,7 @@ keeps noise from electing it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from ..adapters.contract import Adapter, EmbedRequest, Image, ImageRequest, Refusal
 from ..privacy.randomness import PublicRng
 from .population import Candidate, Population
+from .refusals import Refusals
 from .variation import REDRAWS, Maker, sent, variations
 
 _DRAWS = 2**53
@@ -64,6 +65,7 @@ class RenderedScoring:
     images: int = 1
     painter_role: str = "painter"
     eye_role: str = "eye"
+    refusals: Refusals = field(default_factory=Refusals)
 
     def embed(self, population: Population, *, iteration: int) -> tuple[Population, np.ndarray]:
         painted = self.paint(population)
@@ -93,6 +95,9 @@ class RenderedScoring:
             for candidate in candidates
         ]
         replies = sent(self.painter_role, self.painter, requests)
+        for candidate, reply in zip(candidates, replies, strict=True):
+            if isinstance(reply, Refusal):
+                self.refusals.add(self.painter_role, candidate.label)
         return [None if isinstance(reply, Refusal) else _image(self.painter_role, reply) for reply in replies]
 
 

@@ -8,7 +8,7 @@ more tries it is an error. One fold is one `send`, over all labels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,6 +27,7 @@ from ..privacy.randomness import PublicRng
 from ..prompts.masking import mask, word_count, word_target
 from ..prompts.template import Template
 from .population import SELECTED, Candidate, Population
+from .refusals import Refusals
 from .schedule import Stage
 
 REDRAWS = 4
@@ -54,6 +55,11 @@ class Maker(Protocol):
 
     @property
     def adapter(self) -> Adapter[Any, Any]: ...
+
+    @property
+    def refusals(self) -> Refusals:
+        """Counted here by whoever asks."""
+        ...
 
     def first(self, label: int, *, draw: int, rng: Callable[[], np.random.Generator]) -> Request: ...
 
@@ -84,6 +90,7 @@ class TextMaker:
     max_tokens: int | None = None
     tokens_per_word: float | None = None
     role: str = "writer"
+    refusals: Refusals = field(default_factory=Refusals)
 
     @property
     def adapter(self) -> Adapter[Any, Any]:
@@ -132,6 +139,7 @@ class ImageMaker:
     size: tuple[int, int]
     channels: int = 3
     role: str = "painter"
+    refusals: Refusals = field(default_factory=Refusals)
 
     @property
     def adapter(self) -> Adapter[Any, Any]:
@@ -160,7 +168,7 @@ def initial(maker: Maker, stage: Stage, rng: PublicRng, *, redraws: int = REDRAW
     def ask(row: int, draw: int, own: Callable[[], np.random.Generator]) -> Request:
         return maker.first(labels[row], draw=draw, rng=own)
 
-    contents = _contents(maker, ask, len(labels), ("first",), rng, redraws)
+    contents = _contents(maker, ask, labels, ("first",), rng, redraws)
     first = Population(
         tuple(
             Candidate(id=f"0/{row}", label=label, caption=content.caption, image=content.image)
@@ -205,7 +213,7 @@ def variations(
     def ask(row: int, draw: int, own: Callable[[], np.random.Generator]) -> Request:
         return maker.variation(parents[row], degree=degree, draw=draw, rng=own)
 
-    return _contents(maker, ask, len(parents), place, rng, redraws)
+    return _contents(maker, ask, [parent.label for parent in parents], place, rng, redraws)
 
 
 def _folds(
@@ -239,12 +247,13 @@ def _folds(
 def _contents(
     maker: Maker,
     ask: Callable[[int, int, Callable[[], np.random.Generator]], Request],
-    count: int,
+    labels: Sequence[int],
     place: tuple[int | str, ...],
     rng: PublicRng,
     redraws: int,
 ) -> list[Content]:
-    """The content of `count` answers. Each try draws for all rows, so that a row's draw does not depend on the others."""
+    """The content of an answer for each label. Each try draws for all rows, so that a row's draw does not depend on the others."""
+    count = len(labels)
     contents: dict[int, Content] = {}
     reason = "an empty text"
     for attempt in range(1 + redraws):
@@ -259,6 +268,7 @@ def _contents(
                 contents[row] = content
             elif isinstance(reply, Refusal):
                 reason = reply.reason
+                maker.refusals.add(maker.role, labels[row])
     if len(contents) < count:
         raise NoUsableReply(
             f"{maker.role!r} gave no usable answer to {count - len(contents)} of {count} requests in {1 + redraws} tries "

@@ -25,6 +25,7 @@ from .model import LocalConfig, identity_of, opening, placed
 from .pixels import picture
 
 _FILE = "weights-inception-2015-12-05-6726825d.pth"
+_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 _ADDRESS = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{_FILE}"
 
 
@@ -33,12 +34,13 @@ class InceptionConfig(LocalConfig):
 
     weights     the file of weights: torch-fidelity's, converted from the original of FID; where torch keeps downloads
                 if not given
-    sha256      what the file's SHA-256 begins with; by default that of the original weights, as its name says it
+    sha256      what the file's SHA-256 begins with; by default all of that of the original weights
     download    fetch the original weights if they are not there
     size        (width, height) to which images are resized first, bicubic; then all go to 299 x 299 as in the original
     """
 
     answers: ClassVar[tuple[type, ...]] = (EmbedRequest,)
+    knows_classes: ClassVar[bool] = True
     cannot_change_replies: ClassVar[frozenset[str]] = LocalConfig.cannot_change_replies | {
         "weights",
         "sha256",
@@ -47,7 +49,7 @@ class InceptionConfig(LocalConfig):
 
     kind: str = Field(default="inception", pattern="^inception$")
     weights: Path | None = None
-    sha256: str = Field(default="6726825d", pattern="^[0-9a-f]{8,64}$")
+    sha256: str = Field(default=_SHA256, pattern="^[0-9a-f]{8,64}$")
     download: bool = False
     size: tuple[PositiveInt, PositiveInt] | None = None
 
@@ -88,6 +90,13 @@ class Inception:
         vectors = iter(self._batches.run(arrays, self._vectors, shape=lambda array: array.shape))
         return [next(vectors) if isinstance(content, Image) else _NO_IMAGE for content in contents]
 
+    def probabilities(self, features: np.ndarray) -> np.ndarray:
+        """Of its 1,008 classes, from its features and without the bias, as the Inception Score is computed (torch-fidelity)."""
+        weights = self._network.fc.weight.detach().float().cpu().numpy().astype(np.float64)
+        logits = features.astype(np.float64) @ weights.T
+        shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return shares / shares.sum(axis=1, keepdims=True)
+
     def _array(self, image: Image) -> np.ndarray:
         return np.asarray(picture(image, self.config.size)).transpose(2, 0, 1)
 
@@ -114,7 +123,12 @@ def _checked(config: InceptionConfig) -> bytes:
                 f"{config.kind}: there is no file of weights {str(path)!r}; set `weights`, or download = true"
             )
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(_ADDRESS, str(path), hash_prefix=config.sha256, progress=False)
+        try:
+            torch.hub.download_url_to_file(_ADDRESS, str(path), hash_prefix=config.sha256, progress=False)
+        except (OSError, RuntimeError) as error:
+            raise AdapterUnavailable(
+                f"{config.kind}: {_ADDRESS} cannot be fetched ({error}); fetch it yourself and set `weights`"
+            ) from None
     weights = path.read_bytes()
     found = hashlib.sha256(weights).hexdigest()
     if not found.startswith(config.sha256):

@@ -10,6 +10,7 @@ SDKs build on httpx or on httpx2; the client is made of the module that is hande
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -70,8 +71,9 @@ def guarded_client(
     """
 
     class Capped(http.AsyncByteStream):  # type: ignore[name-defined, misc]
-        def __init__(self, stream: Any) -> None:
+        def __init__(self, stream: Any, release: Callable[[], None]) -> None:
             self._stream = stream
+            self._release = release
 
         async def __aiter__(self) -> AsyncIterator[bytes]:
             size = 0
@@ -82,12 +84,18 @@ def guarded_client(
                 yield part
 
         async def aclose(self) -> None:
-            await self._stream.aclose()
+            try:
+                await self._stream.aclose()
+            finally:
+                release, self._release = self._release, _nothing
+                release()
 
     class Guard(http.AsyncBaseTransport):  # type: ignore[name-defined, misc]
         def __init__(self) -> None:
-            limits = http.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=15.0)
-            self._inner = http.AsyncHTTPTransport(trust_env=False, retries=0, limits=limits)
+            # A pool looks at each of its idle connections for each request, so each has one, and the last used goes first.
+            self._trusted = http.create_ssl_context(trust_env=False)
+            self._idle: list[Any] = []
+            self._all: list[Any] = []
 
         async def handle_async_request(self, request: Any) -> Any:
             url = request.url
@@ -102,20 +110,34 @@ def guarded_client(
             leaving = http.Request(
                 request.method, url, headers=headers, stream=request.stream, extensions=request.extensions
             )
-            response = await self._inner.handle_async_request(leaving)
+            pool = self._idle.pop() if self._idle else self._connected()
+            release = partial(self._idle.append, pool)
+            try:
+                response = await pool.handle_async_request(leaving)
+            except BaseException:
+                release()
+                raise
+            stream = Capped(response.stream, release)
             problem: EgressError | None = None
             if 300 <= response.status_code < 400:
                 problem = Redirected(response.status_code)
             elif response.headers.get("content-encoding", "identity").lower() not in ("", "identity"):
                 problem = TooLarge("a compressed reply, which was not asked for")
             if problem is not None:
-                await response.aclose()
+                await stream.aclose()
                 raise problem
-            response.stream = Capped(response.stream)
+            response.stream = stream
             return response
 
+        def _connected(self) -> Any:
+            limits = http.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=15.0)
+            pool = http.AsyncHTTPTransport(verify=self._trusted, trust_env=False, retries=0, limits=limits)
+            self._all.append(pool)
+            return pool
+
         async def aclose(self) -> None:
-            await self._inner.aclose()
+            for pool in self._all:
+                await pool.aclose()
 
     return http.AsyncClient(
         transport=Guard(),
@@ -126,6 +148,10 @@ def guarded_client(
         params=dict(params or {}),
         timeout=http.Timeout(None, connect=connect_s),
     )
+
+
+def _nothing() -> None:
+    """A connection is given back once."""
 
 
 def only(endpoint: Endpoint) -> Callable[[str, str, int], bool]:

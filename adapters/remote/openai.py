@@ -12,7 +12,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NoReturn
+from urllib.parse import quote
 
 import numpy as np
 from pydantic import AfterValidator, Field, SecretStr, field_validator
@@ -41,12 +42,14 @@ from .egress import EgressError, guarded_client, only
 from .endpoint import Endpoint, KeyName, checked_url, read_key
 from .errors import TABLES, Failure, Meaning, Origin, malformed, meaning, settle
 from .estimate import asked_size, worst
+from .openai_batch import OpenAIBatches
 from .pictures import NoPicture, data_url, fitted, from_base64, nearest_size, parse_size, png
 from .provider import CONNECT_S, Caller, PerLoop, RemoteConfig, counted, refuse_shut_down, sayable, unanswered, without
 
 REVISION = "1"
 """Part of every cache key: raised when what we send for a request, or make of its reply, changes."""
 
+BATCH_BYTES = 2**30
 OWN_URL = "https://api.openai.com/v1"
 OURS = frozenset({"model", "messages", "input", "prompt", "image", "n", "stream"})
 DEGREES = (
@@ -67,7 +70,12 @@ class OpenAIConfig(RemoteConfig):
         ImageVariationRequest,
         EmbedRequest,
     )
-    cannot_change_replies: ClassVar[frozenset[str]] = RemoteConfig.cannot_change_replies | {"organization", "project"}
+    cannot_change_replies: ClassVar[frozenset[str]] = RemoteConfig.cannot_change_replies | {
+        "organization",
+        "project",
+        "mode",
+        "batch_poll_s",
+    }
 
     kind: str = Field(default="openai", pattern="^openai$")
     api_key_env: KeyName = "OPENAI_API_KEY"
@@ -79,6 +87,10 @@ class OpenAIConfig(RemoteConfig):
     """Azure's older endpoints: `base_url` is the resource's, `model` the deployment. Empty: Azure's v1 endpoint."""
     organization: str = ""
     project: str = ""
+    mode: Literal["live", "batch"] = "live"
+    """batch: public requests wait for the provider's Batch API, at most a day, for half the price; private ones do not wait."""
+    batch_poll_s: float = Field(default=30.0, gt=0)
+    """How often a batch is looked at."""
 
     detail: Literal["auto", "low", "high"] = "auto"
     """How closely images are looked at: `low` costs least."""
@@ -150,6 +162,14 @@ class OpenAIConfig(RemoteConfig):
                 elsewhere["image_format"] = "b64_json"
             facts = facts.model_copy(update={**elsewhere, "limits": models.Limits()})
         return facts if self.price is None else facts.model_copy(update={"price": self.price})
+
+    @property
+    def is_batch(self) -> bool:
+        return self.mode == "batch"
+
+    def batches(self, adapter: OpenAI) -> OpenAIBatches:
+        """The Batch API of the same model."""
+        return OpenAIBatches(adapter)
 
     def settings(self) -> dict[str, Any]:
         facts = self.facts
@@ -237,14 +257,65 @@ class OpenAI:
         response, failure = await self._sent(request)
         self._caller.reached()
         if failure is not None:
-            paints = isinstance(request, ImageRequest | ImageVariationRequest)
-            # A picture may have been painted, and charged, before a server behind the server failed or blocked it.
-            refusal = settle(self._origin, failure, possibly_billed=paints and failure.status >= 500)
-            return Answered(refusal, bound if paints else Usage())
+            return self._refused(request, failure, bound)
         body = self._body(response, bound)
         usage = self._usage(body, response.headers, bound)
-        rate = {name: value for name, value in response.headers.items() if name.startswith("x-ratelimit-")}
-        return Answered(await self._reply(request, body, usage), usage, rate)
+        return Answered(await self._reply(request, body, usage), usage, _rate(response.headers))
+
+    def _refused(self, request: Request, failure: Failure, bound: Usage) -> Answered[Reply | Refusal]:
+        """The refusal that a failure is; raises if it is another thing."""
+        paints = isinstance(request, ImageRequest | ImageVariationRequest)
+        # A picture may have been painted, and charged, before a server behind the server failed or blocked it.
+        refusal = settle(self._origin, failure, possibly_billed=paints and failure.status >= 500)
+        return Answered(refusal, bound if paints else Usage())
+
+    # Batches: what `openai_batch.py` asks on the same wire.
+
+    @property
+    def where(self) -> str:
+        return self._caller.where
+
+    def shown(self, text: str) -> str:
+        """A server's words on one short line."""
+        return self._origin.shown(text)
+
+    async def read(self, request: Request, status: int, body: Any, *, request_id: str) -> Answered[Reply | Refusal]:
+        """What a response says that came otherwise than by a call of its own."""
+        bound = self.estimate(request)
+        if status != 200:
+            told = body.get("error") if isinstance(body, dict) else None
+            failure = _told(told if isinstance(told, dict) else {}, status, {})
+            return self._refused(request, failure, bound)
+        checked = self._checked(body, {}, bound)
+        usage = replace(self._usage(checked, {}, bound), request_id=request_id)
+        return Answered(await self._reply(request, checked, usage), usage)
+
+    async def posted(
+        self, path: str, body: Mapping[str, Any], *, file: tuple[str, tuple[str, bytes]] | None = None
+    ) -> Mapping[str, Any]:
+        return self._told_all(await self._called(lambda client: _posted(client, path, body, file=file)))
+
+    async def got(self, path: str) -> Mapping[str, Any]:
+        return self._told_all(await self._called(lambda client: _got(client, path)))
+
+    async def fetched(self, path: str) -> bytes:
+        response, failure = await self._called(lambda client: _got(client, path))
+        if failure is not None:
+            self._fail(failure)
+        return response.content
+
+    def _told_all(self, outcome: tuple[Any, Failure | None]) -> Mapping[str, Any]:
+        response, failure = outcome
+        if failure is not None:
+            self._fail(failure)
+        body = _json(response.content)
+        if not isinstance(body, dict):
+            malformed(self.where, "a reply that is no JSON object")
+        return body
+
+    def _fail(self, failure: Failure) -> NoReturn:
+        refusal = settle(self._origin, failure)
+        raise Stopped(f"{self.where}: {refusal.reason}")
 
     async def close(self) -> None:
         client = self._client.forget()
@@ -253,34 +324,35 @@ class OpenAI:
 
     async def listed_shutdown(self) -> date | None:
         """When the server's own list says that the model stops; a free call, for `doctor`."""
-        _, failure, body = await self._called(
-            lambda client: client.models.with_raw_response.retrieve(self.config.model)
+        response, failure = await self._called(
+            lambda client: _got(client, f"/models/{quote(self.config.model, safe='')}")
         )
         if failure is not None:
             refusal = settle(self._origin, failure)
             raise Stopped(f"{self._caller.where}: {refusal.reason}")
-        said = json.loads(body).get("shutdown_date") if body else None
-        return date.fromisoformat(said) if isinstance(said, str) else None
+        said = _json(response.content)
+        day = said.get("shutdown_date") if isinstance(said, dict) else None
+        try:
+            return date.fromisoformat(day) if isinstance(day, str) else None
+        except ValueError:
+            malformed(self._caller.where, "a models list whose shutdown date is no date")
 
     # What is sent.
 
     async def _sent(self, request: Request) -> tuple[Any, Failure | None]:
+        if isinstance(request, ImageVariationRequest):
+            return await self._vary(request)
+        path, body = self.body(request)
+        return await self._called(lambda client: _posted(client, path, body))
+
+    def body(self, request: Request) -> tuple[str, dict[str, Any]]:
+        """The path below `base_url` and the JSON that ask for it; not of a variation, which is a form."""
         if isinstance(request, TextRequest | CaptionRequest):
-            chat = self._chat(request)
-            response, failure, _ = await self._called(
-                lambda client: client.chat.completions.with_raw_response.create(**chat)
-            )
-        elif isinstance(request, ImageRequest):
-            paint = self._paint(request.prompt, request)
-            response, failure, _ = await self._called(lambda client: client.images.with_raw_response.generate(**paint))
-        elif isinstance(request, ImageVariationRequest):
-            response, failure, _ = await self._vary(request)
-        else:
-            embed = self._embed(request)
-            response, failure, _ = await self._called(
-                lambda client: client.embeddings.with_raw_response.create(**embed)
-            )
-        return response, failure
+            return "/chat/completions", self._chat(request)
+        if isinstance(request, ImageRequest):
+            return "/images/generations", self._paint(request.prompt, request)
+        assert isinstance(request, EmbedRequest)
+        return "/embeddings", self._embed(request)
 
     def _chat(self, request: TextRequest | CaptionRequest) -> dict[str, Any]:
         config, facts = self.config, self.facts
@@ -323,7 +395,7 @@ class OpenAI:
             body["response_format"] = asked
         return self._with_extra(body)
 
-    async def _vary(self, request: ImageVariationRequest) -> tuple[Any, Failure | None, bytes]:
+    async def _vary(self, request: ImageVariationRequest) -> tuple[Any, Failure | None]:
         if self.facts.variation == "none":
             raise unanswered(self._caller.where, request, "this model makes no variations; use another for this role")
         # The name is a part of what is sent, so it says nothing.
@@ -333,12 +405,12 @@ class OpenAI:
             words = DEGREES[min(len(DEGREES) - 1, int(request.degree * len(DEGREES)))]
             prompt = f"{words} {prompt}".strip()
         body = self._paint(prompt or DEGREES[2], request)
-        if self.facts.variation == "edit":
-            return await self._called(lambda client: client.images.with_raw_response.edit(image=image, **body))
-        kept = {name: body[name] for name in ("model", "n", "size", "response_format", "extra_body") if name in body}
-
-        # The SDK warns that OpenAI retired the endpoint; other servers have it.
-        return await self._called(lambda client: client.images.with_raw_response.create_variation(image=image, **kept))
+        names, path = tuple(body), "/images/edits"
+        if self.facts.variation == "variations":
+            # OpenAI retired this endpoint; other servers have it.
+            names, path = ("model", "n", "size", "response_format", *self.config.extra), "/images/variations"
+        form = {name: body[name] for name in names if name in body}
+        return await self._called(lambda client: _posted(client, path, form, file=("image", image)))
 
     def _embed(self, request: EmbedRequest) -> dict[str, Any]:
         if not isinstance(request.content, str):
@@ -355,7 +427,7 @@ class OpenAI:
         return self._with_extra(body)
 
     def _with_extra(self, body: dict[str, Any]) -> dict[str, Any]:
-        return {**body, "extra_body": self.config.extra} if self.config.extra else body
+        return {**body, **self.config.extra} if self.config.extra else body
 
     # How it goes.
 
@@ -384,7 +456,8 @@ class OpenAI:
             httpx2,
             allows=only(endpoint),
             secrets=secrets,
-            max_bytes=self.config.max_response_bytes,
+            # The answers of a batch come in one file.
+            max_bytes=max(self.config.max_response_bytes, BATCH_BYTES if self.config.is_batch else 0),
             connect_s=min(CONNECT_S, self.config.deadline_s),
         )
         # The key is put on as a request leaves, so the SDK never holds it.
@@ -397,21 +470,19 @@ class OpenAI:
             http_client=http,
         )
 
-    async def _called(self, call: Any) -> tuple[Any, Failure | None, bytes]:
-        """The server's answer, or the failure that it told; raises for anything that is neither."""
+    async def _called(self, call: Any) -> tuple[Any, Failure | None]:
+        """The server's answer, whole, or the failure that it told; raises for anything that is neither."""
         import httpx2
         import openai
 
         error: AdapterError
         try:
             async with asyncio.timeout(self.config.deadline_s):
-                raw = await call(self._client())
-                response = raw.http_response
-                return response, None, response.content
+                return await call(self._client()), None
         except TimeoutError:
             error = self._caller.timed_out()
         except openai.APIStatusError as status:
-            return None, _failure(status), b""
+            return None, _failure(status)
         except (openai.OpenAIError, httpx2.HTTPError, EgressError, ValueError, TypeError) as broken:
             unsent = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
             error = self._caller.broken(broken, unsent=unsent)
@@ -425,11 +496,15 @@ class OpenAI:
         if body is None:
             kind = response.headers.get("content-type", "no type").partition(";")[0]
             malformed(where, f"a reply that is not JSON ({kind})", usage=bound)
+        return self._checked(body, response.headers, bound)
+
+    def _checked(self, body: Any, headers: Mapping[str, str], bound: Usage) -> Mapping[str, Any]:
+        where = self._caller.where
         if not isinstance(body, dict):
             malformed(where, "a reply that is no JSON object", usage=bound)
         told = body.get("error")
         if isinstance(told, dict) and told:
-            failure = _told(told, 200, response.headers)
+            failure = _told(told, 200, headers)
             if meaning(self._provider, failure) is Meaning.INVALID:
                 malformed(
                     where, f"an error in a reply that claims success ({failure.code or failure.type})", usage=bound
@@ -513,6 +588,33 @@ class OpenAI:
         if len(items) != 1 or not isinstance(items[0], dict):
             malformed(self._caller.where, f"not one {what}, as was asked for", usage=usage)
         return items[0]
+
+
+async def _posted(
+    client: Any, path: str, body: Mapping[str, Any], *, file: tuple[str, tuple[Any, ...]] | None = None
+) -> Any:
+    """The response as it came, read whole. The SDK's typed methods would rebuild what we send and what comes, unasked."""
+    import httpx2
+
+    if file is None:
+        return await client.post(path, cast_to=httpx2.Response, body=body)
+    form: Any = {"headers": {"Content-Type": "multipart/form-data"}}
+    return await client.post(path, cast_to=httpx2.Response, body=body, files=[file], options=form)
+
+
+async def _got(client: Any, path: str) -> Any:
+    import httpx2
+
+    return await client.get(path, cast_to=httpx2.Response)
+
+
+def _rate(headers: Any) -> dict[str, str]:
+    """What the server says of its limits."""
+    return {
+        name.decode("latin-1").lower(): value.decode("latin-1")
+        for name, value in headers.raw
+        if name[:12].lower() == b"x-ratelimit-"
+    }
 
 
 def _json(content: bytes) -> Any:

@@ -6,13 +6,13 @@ says that it is JSON, so that no web page can reach it through a browser.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
-import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -31,17 +31,22 @@ from ..contract import (
     CaptionRequest,
     EmbedRequest,
     ImageRequest,
+    ImageVariationRequest,
     Stopped,
     TextRequest,
     Transient,
+    Usage,
 )
 from ..gateway import Gateway, GatewayError
 from . import translation
 from .asking import Asking, Draws
-from .translation import Unacceptable
+from .forms import form_body, json_body
+from .translation import IMAGES_REFUSED, Unacceptable
+from .usages import Usages
 
-LARGEST_BODY = 64 * 2**20
 RUN_HEADER = "x-privolve-run"
+SIGN_OF_LIFE_S = 5.0
+"""For how long a stream is silent at most."""
 
 
 class ServerError(ValueError):
@@ -66,8 +71,13 @@ def application(
     token: str | None = None,
     inputs_are_public: bool = False,
     at_once: int = 64,
+    usages: Usages | None = None,
 ) -> FastAPI:
-    """The gateway's roles under /v1. Opens them all, so that what cannot be opened fails before anybody asks."""
+    """The gateway's roles under /v1. Opens them all, so that what cannot be opened fails before anybody asks.
+
+    `usages`: what the gateway told of its answers; without it, replies say that they took nothing.
+    """
+    billed = usages or Usages()
     roles = {role: Asking(gateway.open(role), at_once=at_once) for role in configs}
     started = int(time.time())
     draws = Draws()
@@ -79,36 +89,63 @@ def application(
     app.state.roles = tuple(roles.values())
     _explain_errors(app)
 
-    async def ask(request: Request, body: Mapping[str, Any], question: Any) -> tuple[str, list[Any]]:
-        """Ask for the samples of one question; gives the role and them."""
+    async def ask(request: Request, body: Mapping[str, Any], question: Any) -> tuple[str, list[Any], Usage]:
+        """Ask for the samples of one question; gives the role, them, and what they took."""
         role = _role(configs, body, type(question))
         run = request.headers.get(RUN_HEADER, "")
         count = translation.choices(body)
         wanted = draws.of(role, question, count=count, run=run, seed=translation.seed(body))
-        return role, list(await roles[role].ask([replace(question, draw=draw) for draw in wanted]))
+        questions = [replace(question, draw=draw) for draw in wanted]
+        replies = list(await roles[role].ask(questions))
+        return role, replies, billed.taken(role, questions)
 
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Any:
-        body = await _body(request)
+        body = await json_body(request)
         question = translation.chat_request(body, images_allowed=inputs_are_public)
-        role, replies = await ask(request, body, question)
-        reply = translation.chat_reply(role, f"chatcmpl-{uuid4().hex}", int(time.time()), replies)
-        if body.get("stream") is True:
-            return StreamingResponse(iter(translation.chat_events(reply)), media_type="text/event-stream")
-        return JSONResponse(reply)
+
+        async def answered() -> dict[str, Any]:
+            role, replies, usage = await ask(request, body, question)
+            return translation.chat_reply(role, f"chatcmpl-{uuid4().hex}", int(time.time()), replies, usage)
+
+        if body.get("stream") is not True:
+            return JSONResponse(await answered())
+        reply = asyncio.create_task(answered())
+        await asyncio.wait({reply}, timeout=SIGN_OF_LIFE_S)
+        if reply.done():
+            reply.result()  # An error in time has a status.
+        events = _streamed(reply, with_usage=translation.wants_usage(body))
+        return StreamingResponse(events, media_type="text/event-stream")
 
     @app.post("/v1/images/generations")
     async def images(request: Request) -> Any:
-        body = await _body(request)
-        _, replies = await ask(request, body, translation.image_request(body))
-        return JSONResponse(translation.image_reply(int(time.time()), replies))
+        body = await json_body(request)
+        _, replies, usage = await ask(request, body, translation.image_request(body))
+        return JSONResponse(translation.image_reply(int(time.time()), replies, usage))
+
+    async def vary(request: Request, *, is_edit: bool) -> Any:
+        if not inputs_are_public:
+            raise Unacceptable(IMAGES_REFUSED, status=403, param="image", code="images_not_public")
+        body, files = await form_body(request, has_token=token is not None)
+        question = translation.variation_request(body, files, is_edit=is_edit)
+        _, replies, usage = await ask(request, body, question)
+        return JSONResponse(translation.image_reply(int(time.time()), replies, usage))
+
+    @app.post("/v1/images/edits")
+    async def edits(request: Request) -> Any:
+        return await vary(request, is_edit=True)
+
+    @app.post("/v1/images/variations")
+    async def variations(request: Request) -> Any:
+        return await vary(request, is_edit=False)
 
     @app.post("/v1/embeddings")
     async def embeddings(request: Request) -> Any:
-        body = await _body(request)
+        body = await json_body(request)
         questions = translation.embed_requests(body)
         role = _role(configs, body, EmbedRequest)
-        return JSONResponse(translation.embed_reply(body, role, list(await roles[role].ask(questions))))
+        replies = list(await roles[role].ask(questions))
+        return JSONResponse(translation.embed_reply(body, role, replies, billed.taken(role, questions)))
 
     @app.get("/v1/models")
     async def models() -> Any:
@@ -203,24 +240,6 @@ def _admit(request: Request, token: str | None) -> None:
         raise Unacceptable("this server answers to its loopback address only", status=403, code="wrong_host")
 
 
-async def _body(request: Request) -> dict[str, Any]:
-    """The JSON of a request: of a bounded size, and declared as JSON, which no form of a web page can do."""
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise Unacceptable("the body is JSON, and the content-type says so", status=415, code="unsupported_media_type")
-    received = bytearray()
-    async for piece in request.stream():
-        received += piece
-        if len(received) > LARGEST_BODY:
-            raise Unacceptable("the body is larger than 64 MiB", status=413, code="too_large")
-    try:
-        body = json.loads(received)
-    except (ValueError, RecursionError):
-        body = None
-    if not isinstance(body, dict):
-        raise Unacceptable("the body is not a JSON object", code="invalid_json")
-    return body
-
-
 def _role(configs: Mapping[str, AdapterConfig], body: Mapping[str, Any], asked: type) -> str:
     """The role that `model` names, if its adapter answers what is asked."""
     role = body.get("model")
@@ -238,6 +257,7 @@ _CANNOT: Mapping[type, str] = {
     TextRequest: "writes no text",
     CaptionRequest: "sees no images",
     ImageRequest: "paints no images",
+    ImageVariationRequest: "varies no images",
     EmbedRequest: "embeds nothing",
 }
 
@@ -259,44 +279,60 @@ def _described(role: str, started: int) -> dict[str, Any]:
     return {"id": role, "object": "model", "created": started, "owned_by": "privolve"}
 
 
+async def _streamed(reply: asyncio.Task[dict[str, Any]], *, with_usage: bool) -> AsyncIterator[str]:
+    """The reply as events, and comments until it is there, so that nobody in between takes silence for an end."""
+    while not reply.done():
+        yield ": asked, and waiting for the model\n\n"
+        await asyncio.wait({reply}, timeout=SIGN_OF_LIFE_S)
+    try:
+        events = translation.chat_events(reply.result(), with_usage=with_usage)
+    except Exception as error:  # noqa: BLE001  its status is sent already: an event says it instead
+        events = [f"data: {bytes(_explained(error).body).decode()}\n\n"]
+    for event in events:
+        yield event
+
+
 def _explain_errors(app: FastAPI) -> None:
     """Errors in OpenAI's form. The gateway has already been patient: clients are told not to try again."""
 
+    async def handler(_request: Request, error: Exception) -> JSONResponse:
+        return _explained(error)
+
+    for kind in (Unacceptable, AdapterError, GatewayError, StoreError, HTTPException, Exception):
+        app.add_exception_handler(kind, handler)
+
+
+def _explained(error: Exception) -> JSONResponse:
     def answer(status: int, message: str, *, kind: str, code: str | None, param: str | None = None) -> JSONResponse:
         line = " ".join(message.split())
         headers = {"x-should-retry": "false"}
         return JSONResponse(translation.error(line, kind=kind, code=code, param=param), status, headers)
 
-    def handle(kind: type[Exception], make: Callable[[Any], JSONResponse]) -> None:
-        async def handler(_request: Request, error: Exception) -> JSONResponse:
-            return make(error)
+    def about(status: int, kind: str, code: str, words: str = "") -> JSONResponse:
+        return answer(status, words or str(error), kind=kind, code=code)
 
-        app.add_exception_handler(kind, handler)
-
-    def unacceptable(error: Unacceptable) -> JSONResponse:
-        return answer(error.status, str(error), kind="invalid_request_error", code=error.code, param=error.param)
-
-    def transient(error: Transient) -> JSONResponse:
-        response = answer(503, str(error), kind="server_error", code="still_failing")
-        if error.wait_s is not None:
-            response.headers["retry-after"] = str(max(1, round(error.wait_s)))
-        return response
-
-    handle(Unacceptable, unacceptable)
-    handle(Transient, transient)
-    handle(Stopped, lambda error: answer(403, str(error), kind="stopped", code="stopped"))
-    handle(AdapterUnavailable, lambda error: answer(503, str(error), kind="server_error", code="unavailable"))
-    handle(AdapterError, lambda error: answer(502, str(error), kind="server_error", code="no_usable_reply"))
-    handle(GatewayError, lambda error: answer(400, str(error), kind="invalid_request_error", code="gateway"))
-    handle(StoreError, lambda error: answer(500, str(error), kind="server_error", code="cache"))
-    handle(
-        HTTPException,
-        lambda error: answer(
-            error.status_code,
-            f"{error.detail}; under /v1 there are chat/completions, images/generations, embeddings and models",
-            kind="invalid_request_error",
-            code="unknown_url",
-        ),
-    )
-    # What we did not foresee may quote what was sent: only its type leaves.
-    handle(Exception, lambda error: answer(500, type(error).__name__, kind="server_error", code="internal_error"))
+    match error:
+        case Unacceptable():
+            return answer(error.status, str(error), kind="invalid_request_error", code=error.code, param=error.param)
+        case Transient():
+            response = about(503, "server_error", "still_failing")
+            if error.wait_s is not None:
+                response.headers["retry-after"] = str(max(1, round(error.wait_s)))
+            return response
+        case Stopped():
+            return about(403, "stopped", "stopped")
+        case AdapterUnavailable():
+            return about(503, "server_error", "unavailable")
+        case AdapterError():
+            return about(502, "server_error", "no_usable_reply")
+        case GatewayError():
+            return about(400, "invalid_request_error", "gateway")
+        case StoreError():
+            return about(500, "server_error", "cache")
+        case HTTPException():
+            known = "chat/completions, images/generations, images/edits, images/variations, embeddings and models"
+            words = f"{error.detail}; under /v1 there are {known}"
+            return about(error.status_code, "invalid_request_error", "unknown_url", words)
+        case _:
+            # What we did not foresee may quote what was sent: only its type leaves.
+            return about(500, "server_error", "internal_error", type(error).__name__)

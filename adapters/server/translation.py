@@ -14,7 +14,17 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from ..contract import CaptionRequest, EmbedRequest, Image, ImageRequest, Message, Refusal, TextRequest
+from ..contract import (
+    CaptionRequest,
+    EmbedRequest,
+    Image,
+    ImageRequest,
+    ImageVariationRequest,
+    Message,
+    Refusal,
+    TextRequest,
+    Usage,
+)
 
 LARGEST_SIDE = 4096
 MOST_CHOICES = 128
@@ -23,6 +33,8 @@ IMAGES_REFUSED = (
     "this server takes no images: they may be private, and it cannot tell; if yours are public, start it with "
     "--inputs-are-public"
 )
+
+UNREADABLE = "an image could not be read: PNG, JPEG, WebP or GIF, in base64 or as a file"
 
 _SAYS_NOTHING = frozenset(
     {
@@ -98,16 +110,32 @@ def chat_request(body: Mapping[str, Any], *, images_allowed: bool) -> TextReques
 def image_request(body: Mapping[str, Any]) -> ImageRequest:
     """Its draw is 0; its size 1024 x 1024 unless one is asked for."""
     _check_fields(body, {"prompt", "size", "response_format"})
-    prompt = body.get("prompt")
-    if not isinstance(prompt, str) or not prompt:
-        raise Unacceptable("`prompt` is missing", param="prompt")
-    if body.get("response_format") not in (None, "b64_json"):
-        raise Unacceptable("pictures come as `b64_json`; there is no address for them", param="response_format")
-    size = body.get("size") or "auto"
-    found = re.fullmatch(r"(\d{1,4})x(\d{1,4})", "1024x1024" if size == "auto" else str(size))
-    if found is None or not all(0 < int(side) <= LARGEST_SIDE for side in found.groups()):
-        raise Unacceptable(f"`size` is WIDTHxHEIGHT, up to {LARGEST_SIDE} each", param="size")
-    return ImageRequest(prompt=prompt, draw=0, size=(int(found[1]), int(found[2])))
+    return ImageRequest(prompt=_prompt(body), draw=0, size=_size(body) or (1024, 1024))
+
+
+def variation_request(
+    body: Mapping[str, Any], files: Mapping[str, Sequence[bytes]], *, is_edit: bool
+) -> ImageVariationRequest:
+    """An edit of an image by a prompt, or a variation of it: one request, draw 0, of the image's own size.
+
+    `degree` in [0, 1], 0.5 unless given, is a field of ours: OpenAI's protocol has no word for how much may change.
+    """
+    _check_fields(body, {"size", "response_format", "degree", *(("prompt",) if is_edit else ())})
+    more = sorted(files.keys() - {"image"})
+    if more:
+        raise Unacceptable(f"`{more[0]}` cannot be asked through the gateway; leave it out", param=more[0])
+    if len(files.get("image", ())) != 1:
+        raise Unacceptable("`image` is one image, as a file of the form", param="image")
+    image = _opened(files["image"][0], "image")
+    height, width = image.pixels.shape[:2]
+    if _size(body) not in (None, (width, height)):
+        raise Unacceptable(f"a variation has the size of its image, {width}x{height}; leave `size` out", param="size")
+    degree = _number(body, "degree", float)
+    if degree is not None and not 0 <= degree <= 1:
+        raise Unacceptable("`degree` is between 0 and 1", param="degree")
+    return ImageVariationRequest(
+        image=image, prompt=_prompt(body) if is_edit else "", degree=0.5 if degree is None else degree, draw=0
+    )
 
 
 def embed_requests(body: Mapping[str, Any]) -> list[EmbedRequest]:
@@ -136,7 +164,7 @@ def seed(body: Mapping[str, Any]) -> int | None:
     return _number(body, "seed", int)
 
 
-def chat_reply(model: str, name: str, created: int, replies: Sequence[str | Refusal]) -> dict[str, Any]:
+def chat_reply(model: str, name: str, created: int, replies: Sequence[str | Refusal], usage: Usage) -> dict[str, Any]:
     """A chat completion; a refusal ends as OpenAI's own do."""
     said: list[dict[str, Any]] = []
     for index, reply in enumerate(replies):
@@ -145,12 +173,20 @@ def chat_reply(model: str, name: str, created: int, replies: Sequence[str | Refu
         else:
             message, reason = {"role": "assistant", "content": reply, "refusal": None}, "stop"
         said.append({"index": index, "message": message, "logprobs": None, "finish_reason": reason})
-    return {"id": name, "object": "chat.completion", "created": created, "model": model, "choices": said}
+    return {
+        "id": name,
+        "object": "chat.completion",
+        "created": created,
+        "model": model,
+        "choices": said,
+        "usage": {"completion_tokens": usage.output_tokens, **_read(usage)},
+    }
 
 
-def chat_events(reply: Mapping[str, Any]) -> list[str]:
+def chat_events(reply: Mapping[str, Any], *, with_usage: bool = False) -> list[str]:
     """The same as server-sent events: the whole answer, in words. The gateway keeps no half answers."""
     common = {**reply, "object": "chat.completion.chunk"}
+    usage = common.pop("usage")
     events: list[dict[str, Any]] = []
     for choice in reply["choices"]:
         index, message = choice["index"], choice["message"]
@@ -160,19 +196,37 @@ def chat_events(reply: Mapping[str, Any]) -> list[str]:
             deltas.append({"refusal": message["refusal"]})
         events += [{**common, "choices": [{"index": index, "delta": delta, "finish_reason": None}]} for delta in deltas]
         events.append({**common, "choices": [{"index": index, "delta": {}, "finish_reason": choice["finish_reason"]}]})
+    if with_usage:
+        events.append({**common, "choices": [], "usage": usage})
     return [*(f"data: {json.dumps(event)}\n\n" for event in events), "data: [DONE]\n\n"]
 
 
-def image_reply(created: int, replies: Sequence[Image | Refusal]) -> dict[str, Any]:
+def wants_usage(body: Mapping[str, Any]) -> bool:
+    """Whether a stream is to end with its usage."""
+    options = body.get("stream_options")
+    return isinstance(options, Mapping) and options.get("include_usage") is True
+
+
+def image_reply(created: int, replies: Sequence[Image | Refusal], usage: Usage) -> dict[str, Any]:
     pictures: list[Image] = []
     for reply in replies:
         if isinstance(reply, Refusal):
             raise Unacceptable(reply.reason, code="moderation_blocked", param="prompt")
         pictures.append(reply)
-    return {"created": created, "data": [{"b64_json": base64.b64encode(_png(each)).decode()} for each in pictures]}
+    return {
+        "created": created,
+        "data": [{"b64_json": base64.b64encode(_png(each)).decode()} for each in pictures],
+        "usage": {
+            "input_tokens": usage.input_tokens,
+            "output_tokens": usage.output_tokens,
+            "total_tokens": usage.input_tokens + usage.output_tokens,
+        },
+    }
 
 
-def embed_reply(body: Mapping[str, Any], model: str, replies: Sequence[np.ndarray | Refusal]) -> dict[str, Any]:
+def embed_reply(
+    body: Mapping[str, Any], model: str, replies: Sequence[np.ndarray | Refusal], usage: Usage
+) -> dict[str, Any]:
     wanted = _number(body, "dimensions", int)
     data: list[dict[str, Any]] = []
     for index, reply in enumerate(replies):
@@ -184,12 +238,37 @@ def embed_reply(body: Mapping[str, Any], model: str, replies: Sequence[np.ndarra
         packed = base64.b64encode(struct.pack(f"<{len(values)}f", *values)).decode()
         coded: Any = packed if body.get("encoding_format") == "base64" else values
         data.append({"object": "embedding", "index": index, "embedding": coded})
-    # What a call cost is in the gateway's account, not in its answers: most of them cost nothing.
-    return {"object": "list", "model": model, "data": data, "usage": {"prompt_tokens": 0, "total_tokens": 0}}
+    return {"object": "list", "model": model, "data": data, "usage": _read(usage)}
 
 
 def error(message: str, *, kind: str, code: str | None, param: str | None = None) -> dict[str, Any]:
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def _read(usage: Usage) -> dict[str, int]:
+    return {"prompt_tokens": usage.input_tokens, "total_tokens": usage.input_tokens + usage.output_tokens}
+
+
+def _prompt(body: Mapping[str, Any]) -> str:
+    prompt = body.get("prompt")
+    if not isinstance(prompt, str) or not prompt:
+        raise Unacceptable("`prompt` is missing", param="prompt")
+    return prompt
+
+
+def _size(body: Mapping[str, Any]) -> tuple[int, int] | None:
+    """(width, height), if one is asked for; refuses what no request for images can be answered with."""
+    if body.get("response_format") not in (None, "b64_json"):
+        raise Unacceptable("pictures come as `b64_json`; there is no address for them", param="response_format")
+    if body.get("stream") is True:
+        raise Unacceptable("pictures come whole; leave `stream` out", param="stream")
+    size = body.get("size") or "auto"
+    if size == "auto":
+        return None
+    found = re.fullmatch(r"(\d{1,4})x(\d{1,4})", str(size))
+    if found is None or not all(0 < int(side) <= LARGEST_SIDE for side in found.groups()):
+        raise Unacceptable(f"`size` is WIDTHxHEIGHT, up to {LARGEST_SIDE} each", param="size")
+    return int(found[1]), int(found[2])
 
 
 def _check_fields(body: Mapping[str, Any], read: set[str]) -> None:
@@ -249,12 +328,19 @@ def _image(given: Any, where: str) -> Image:
         raise Unacceptable("an image comes as a data: URI with base64; addresses are not fetched", param=where)
     try:
         raw = base64.b64decode(url[found.end() :], validate=True)
+    except binascii.Error:
+        raise Unacceptable(UNREADABLE, param=where) from None
+    return _opened(raw, where)
+
+
+def _opened(raw: bytes, where: str) -> Image:
+    try:
         with PIL.Image.open(io.BytesIO(raw), formats=["PNG", "JPEG", "WEBP", "GIF"]) as opened:
             if max(opened.size) > LARGEST_SIDE:
                 raise Unacceptable(f"an image has at most {LARGEST_SIDE} pixels a side", param=where)
             pixels = np.array(opened.convert("L" if opened.mode in ("1", "L") else "RGB"))
-    except (binascii.Error, OSError, ValueError, PIL.Image.DecompressionBombError):
-        raise Unacceptable("an image could not be read: PNG, JPEG, WebP or GIF in base64", param=where) from None
+    except (OSError, ValueError, PIL.Image.DecompressionBombError):
+        raise Unacceptable(UNREADABLE, param=where) from None
     return Image(pixels[:, :, None] if pixels.ndim == 2 else pixels)
 
 

@@ -23,7 +23,7 @@ def text(asked: Asked) -> dict[str, Any] | Outgoing:
     if not isinstance(messages, list) or not messages:
         return bad(asked, "Required input is missing: messages or prompt.")
     said = _sentences(asked)
-    read, used = input_tokens(messages), sum(answers.tokens(each) for each, _ in said)
+    read, used = input_tokens(messages), _used(asked, said)
     if _parameters(asked).get("result_format") == "message":
         output: dict[str, Any] = {
             "choices": [
@@ -43,7 +43,7 @@ def multimodal(asked: Asked) -> dict[str, Any] | Outgoing:
     if asked.model.startswith(_DRAWS):
         return image(asked)
     said = _sentences(asked)
-    read, used = input_tokens(messages), sum(answers.tokens(each) for each, _ in said)
+    read, used = input_tokens(messages), _used(asked, said)
     choices = [
         {"finish_reason": reason, "message": {"role": "assistant", "content": [{"text": each}]}}
         for each, reason in said
@@ -154,6 +154,13 @@ def _sentences(asked: Asked) -> list[tuple[str, str]]:
         cut = " ".join(whole.split()[:most]) if isinstance(most, int) else whole
         said.append((cut, "stop" if cut == whole else "length"))
     return said
+
+
+def _used(asked: Asked, said: list[tuple[str, str]]) -> int:
+    """The tokens of what was said: no choice has more than were asked for."""
+    most = _parameters(asked).get("max_tokens")
+    counts = [answers.tokens(each) for each, _ in said]
+    return sum(min(count, most) if isinstance(most, int) else count for count in counts)
 
 
 def _whole(asked: Asked, output: dict[str, Any], usage: dict[str, int]) -> dict[str, Any]:

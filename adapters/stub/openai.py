@@ -8,11 +8,14 @@ import struct
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import parse_qsl
 
+from .. import models as catalogue
+from ..remote.estimate import painted_tokens
 from . import answers
 from .asked import Asked, Dialect, input_tokens
 from .refusals import refusal
-from .script import Fault, Model
+from .script import BatchEnd, Fault, Model, Script
 from .wire import Outgoing
 
 MODELS = (
@@ -41,7 +44,7 @@ def chat(asked: Asked) -> dict[str, Any] | Outgoing:
         ):
             text = json.dumps({"text": text})
         cut = " ".join(text.split()[: int(most)]) if isinstance(most, int) else text
-        used += answers.tokens(cut)
+        used += answers.tokens(cut) if not isinstance(most, int) else min(answers.tokens(cut), most)
         message = {"role": "assistant", "content": cut, "refusal": None}
         reason = "stop" if cut == text else "length"
         choices.append({"index": index, "message": message, "logprobs": None, "finish_reason": reason})
@@ -112,12 +115,14 @@ def image(asked: Asked) -> dict[str, Any] | Outgoing:
             picture = answers.as_format(answers.png(seed, *size), kind)
             data.append({"b64_json": base64.b64encode(picture).decode()})
     read = answers.tokens(str(asked.fields.get("prompt", ""))) + 1
-    drawn = len(data) * max(1, size[0] * size[1] // 1024)
+    quality = str(asked.fields.get("quality", "auto"))
+    drawn = len(data) * painted_tokens(catalogue.facts("openai", asked.model), size, quality=quality)
+    shown = 85 * sum(upload.name.startswith("image") for upload in asked.uploads)
     usage = {
-        "input_tokens": read,
+        "input_tokens": read + shown,
         "output_tokens": drawn,
-        "total_tokens": read + drawn,
-        "input_tokens_details": {"text_tokens": read, "image_tokens": 0},
+        "total_tokens": read + shown + drawn,
+        "input_tokens_details": {"text_tokens": read, "image_tokens": shown},
     }
     return {"created": _CREATED, "data": data, "usage": usage}
 
@@ -162,6 +167,7 @@ class Batches:
         self._files: dict[str, tuple[str, bytes]] = {}
         self._batches: dict[str, dict[str, Any]] = {}
         self._looks: dict[str, int] = {}
+        self._ends: dict[str, BatchEnd] = {}
 
     def files(self, asked: Asked) -> dict[str, Any] | Outgoing:
         name = asked.path.partition("/files")[2].strip("/")
@@ -193,7 +199,7 @@ class Batches:
         if not name and asked.method == "POST":
             return self._start(asked)
         if not name:
-            return {"object": "list", "data": [*reversed(self._batches.values())], "has_more": False}
+            return self._listed(asked)
         name, _, rest = name.partition("/")
         batch = self._batches.get(name)
         if batch is None:
@@ -205,6 +211,16 @@ class Batches:
             if self._looks[name] > asked.script.polls:
                 self._finish(asked, batch)
         return batch
+
+    def _listed(self, asked: Asked) -> dict[str, Any]:
+        """The newest first, a page at a time."""
+        query = dict(parse_qsl(asked.query))
+        everything = [*reversed(self._batches.values())]
+        after = query.get("after", "")
+        names = [each["id"] for each in everything]
+        start = names.index(after) + 1 if after in names else 0
+        stop = start + int(query.get("limit", "20"))
+        return {"object": "list", "data": everything[start:stop], "has_more": stop < len(everything)}
 
     def _start(self, asked: Asked) -> dict[str, Any] | Outgoing:
         source = str(asked.fields.get("input_file_id", ""))
@@ -226,16 +242,31 @@ class Batches:
             "metadata": asked.fields.get("metadata"),
             "request_counts": {"total": len(lines), "completed": 0, "failed": 0},
         }
+        self._ends[name] = _end_of(asked.script, len(self._batches))
+        if self._ends[name] is BatchEnd.LOST_REPLY:
+            return refusal(Fault.SERVER_ERROR, asked.dialect) or {}
         return self._batches[name]
 
     def _finish(self, asked: Asked, batch: dict[str, Any]) -> None:
         """Answer every line; the output is in no order that anybody may rely on."""
+        end = self._ends[batch["id"]]
+        if end in (BatchEnd.FAILED, BatchEnd.QUEUE_FULL):
+            code = "invalid_json_line" if end is BatchEnd.FAILED else "token_limit_exceeded"
+            told = {"code": code, "message": "The batch cannot be taken.", "line": 1, "param": None}
+            batch |= {"status": "failed", "errors": {"object": "list", "data": [told]}, "failed_at": int(time.time())}
+            return
+        cut = end in (BatchEnd.EXPIRED, BatchEnd.CANCELLED)
         good: list[bytes] = []
         bad_ones: list[bytes] = []
-        for line in self._files[batch["input_file_id"]][1].splitlines():
-            if not line.strip():
-                continue
+        lines = [line for line in self._files[batch["input_file_id"]][1].splitlines() if line.strip()]
+        for number, line in enumerate(lines):
             request = json.loads(line)
+            if cut and number % 2:
+                why = {"code": "batch_expired", "message": "This request could not be executed before it expired."}
+                if end is BatchEnd.EXPIRED:
+                    late = {"id": f"late_{number}", "custom_id": request["custom_id"], "response": None, "error": why}
+                    bad_ones.append(json.dumps(late).encode())
+                continue
             status, body = self._answer(asked, str(request["url"]), request["body"])
             response = {"status_code": status, "request_id": "stub", "body": body}
             said = {
@@ -244,10 +275,12 @@ class Batches:
                 "response": response,
             }
             (good if status == 200 else bad_ones).append(json.dumps({**said, "error": None}).encode())
+        if end is BatchEnd.TWICE:
+            good *= 2
         batch["output_file_id"] = self._keep("output.jsonl", b"\n".join(reversed(good)) + b"\n") if good else None
         batch["error_file_id"] = self._keep("errors.jsonl", b"\n".join(bad_ones) + b"\n") if bad_ones else None
         batch["request_counts"] |= {"completed": len(good), "failed": len(bad_ones)}
-        batch |= {"status": "completed", "completed_at": int(time.time())}
+        batch |= {"status": str(end) if cut else "completed", "completed_at": int(time.time())}
 
     def _keep(self, filename: str, content: bytes) -> str:
         name = f"file-{len(self._files) + 1}"
@@ -270,6 +303,11 @@ class Batches:
 def result_url(asked: Asked, seed: bytes, size: tuple[int, int]) -> str:
     """Where a picture can be fetched; the address holds all that it is drawn from."""
     return f"{asked.root}/results/{seed.hex()}-{size[0]}x{size[1]}.png"
+
+
+def _end_of(script: Script, number: int) -> BatchEnd:
+    """Of the `number`-th batch."""
+    return script.batches[number - 1] if number <= len(script.batches) else BatchEnd.COMPLETED
 
 
 def bad(asked: Asked, message: str) -> Outgoing:

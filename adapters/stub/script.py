@@ -73,6 +73,24 @@ class Fault(StrEnum):
     DUPLICATE = "duplicate"
 
 
+class BatchEnd(StrEnum):
+    """What becomes of a batch."""
+
+    COMPLETED = "completed"
+    TWICE = "twice"
+    """Completed, with each line of its output twice."""
+    EXPIRED = "expired"
+    """With every second line done, and the rest in the file of errors."""
+    CANCELLED = "cancelled"
+    """With every second line done, and nothing said of the rest."""
+    FAILED = "failed"
+    """Not accepted: the file is wrong."""
+    QUEUE_FULL = "queue-full"
+    """Not accepted now: too many tokens wait."""
+    LOST_REPLY = "lost-reply"
+    """Created, and completed later, but the response to its creation is an error of the server."""
+
+
 class Rule(BaseModel):
     """Requests that fit every condition given meet `fault`, after `latency_s`; without a fault they are only late."""
 
@@ -139,6 +157,8 @@ class Script(BaseModel):
     """An equal request asked again gets another sample, as at a provider; False: the same answer for ever."""
     polls: int = Field(default=1, ge=0)
     """How often an asynchronous task says that it runs before it is done."""
+    batches: tuple[BatchEnd, ...] = ()
+    """How the first, second, ... batch ends; those after the last are completed."""
     headers: dict[str, str] = {}
     """Added to every answer: rate-limit headers."""
     rules: tuple[Rule, ...] = ()

@@ -68,7 +68,8 @@ class Breaker:
         if failure.cause in (Cause.RATE, Cause.MALFORMED):
             self.succeeded()
             return
-        if failure.cause in (Cause.SERVER, Cause.CONNECTION):
+        # A server that never answered is no outage but a wrong address: its requests give up by themselves, and soon.
+        if failure.cause in (Cause.SERVER, Cause.CONNECTION) and failure.tries is None:
             self._failures += 1
             self._last = failure
         # Requests that were under way when it opened say nothing new: only the probe lengthens the pause.

@@ -14,7 +14,7 @@ import numpy as np
 import PIL.Image
 
 from ...cache.keys import Address, Addressing
-from ...cache.store import Saved, Store, StoreDamaged
+from ...cache.store import REFUSAL, Saved, Store, StoreDamaged
 from ...privacy.failpoint import failpoint
 from ..contract import Image, Location, ModelIdentity, Refusal
 from .single_flight import Asked
@@ -104,7 +104,7 @@ def encode(reply: Any) -> Saved:
     if isinstance(reply, str):
         return Saved(kind="text", payload=reply.encode("utf-8", "surrogatepass"))
     if isinstance(reply, Refusal):
-        return Saved(kind="refusal", payload=reply.reason.encode("utf-8", "surrogatepass"))
+        return Saved(kind=REFUSAL, payload=reply.reason.encode("utf-8", "surrogatepass"))
     if isinstance(reply, np.ndarray):
         return Saved(kind="vector", payload=cast("np.ndarray[Any, Any]", reply).astype("<f4").tobytes())
     if isinstance(reply, Image):
@@ -119,7 +119,7 @@ def decode(saved: Saved) -> Any:
     """The reply that was encoded."""
     if saved.kind == "text":
         return saved.payload.decode("utf-8", "surrogatepass")
-    if saved.kind == "refusal":
+    if saved.kind == REFUSAL:
         return Refusal(saved.payload.decode("utf-8", "surrogatepass"))
     if saved.kind == "vector":
         return np.frombuffer(saved.payload, dtype="<f4").astype(np.float32, copy=False)

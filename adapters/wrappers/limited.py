@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -21,6 +21,9 @@ from .clock import Clock
 MINUTE_S = 60.0
 BURST_S = 6.0
 """A bucket holds this much of its rate: more would let a pause end in a burst."""
+LEARNING_RATE = 0.1
+LEAST_SHARE = 0.02
+"""Of an estimate: a few calls that used next to nothing must not open the bucket."""
 WINDOW_S = 5.0
 """The number at once halves at most once in this time: failures of one moment are one sign."""
 
@@ -82,6 +85,24 @@ class Bucket:
         self._at = now
 
 
+class Correction:
+    """How much of an estimate, which is a bound, is used: an exponentially weighted mean of used / estimated.
+
+    For the pace alone: what the provider counts is what is used. Money is reserved by the bound itself.
+    """
+
+    def __init__(self) -> None:
+        self._share = 1.0
+
+    def of(self, estimate: int) -> float:
+        return estimate * self._share
+
+    def learn(self, estimate: int, used: int) -> None:
+        if estimate > 0:
+            share = min(1.0, max(LEAST_SHARE, used / estimate))
+            self._share += LEARNING_RATE * (share - self._share)
+
+
 class Slots:
     """How many requests may be under way: additive increase, multiplicative decrease, first come first served."""
 
@@ -139,6 +160,11 @@ class Slots:
                 following.set_result(None)
 
 
+def written_ahead(concurrency: int) -> int:
+    """How many requests may be written as sent before their turn comes."""
+    return max(1, concurrency // 2)
+
+
 class Gate:
     """What stands between the roles that share an account and model, and the provider."""
 
@@ -153,26 +179,57 @@ class Gate:
         self.tokens = Bucket(limits.tokens, clock=self._clock)
         self.images = Bucket(limits.images, clock=self._clock)
         self.breaker = Breaker(clock=self._clock, outage_s=outage_s)
+        self.correction = Correction()
         self._paused_until = float("-inf")
+        # Requests that are written down or under way.
+        self.written = Slots(concurrency + written_ahead(concurrency), clock=self._clock)
 
     @asynccontextmanager
-    async def entered(self, most: Usage, *, breaker: bool = True) -> AsyncGenerator[Passage]:
-        """Wait for room for a request that takes at most `most`; leaving makes room for the next."""
-        await self.slots.take()
+    async def entered(
+        self, most: Usage, *, breaker: bool = True, begin: Callable[[], Awaitable[None]] | None = None
+    ) -> AsyncGenerator[Passage]:
+        """Wait for room for a request that takes at most `most`; leaving makes room for the next.
+
+        `begin` writes down that it goes: when the limits let it, and before its turn among those under way comes, so that
+        the provider is not kept waiting for our disk. Few are between the two: `written_ahead`.
+        """
         passage = Passage(self, most, breaker=breaker)
         try:
-            await self.requests.take(1)
-            await self.tokens.take(_tokens(most))
-            await self.images.take(most.images)
-            while self._paused_until > self._clock.now():
-                await self._clock.sleep(self._paused_until - self._clock.now())
+            await self.written.take()
+            passage.is_written = True
+            await self._let(passage, most)
+            if begin is not None:
+                try:
+                    await begin()
+                except BaseException:
+                    self._give_back(passage, most)
+                    raise
+            await self.slots.take()
+            passage.has_slot = True
+            await self._unpaused()
             if breaker:
                 passage.is_probe = await self.breaker.passed()
             yield passage
         finally:
             if passage.is_probe and not passage.is_over:
                 self.breaker.abandoned()
-            self.slots.give_back()
+            passage.left()
+
+    async def _let(self, passage: Passage, most: Usage) -> None:
+        await self.requests.take(1)
+        passage.tokens = self.correction.of(_tokens(most))
+        await self.tokens.take(passage.tokens)
+        await self.images.take(most.images)
+        await self._unpaused()
+
+    async def _unpaused(self) -> None:
+        while self._paused_until > self._clock.now():
+            await self._clock.sleep(self._paused_until - self._clock.now())
+
+    def _give_back(self, passage: Passage, most: Usage) -> None:
+        self.requests.give_back(1)
+        self.tokens.give_back(passage.tokens)
+        self.images.give_back(most.images)
 
     def pause(self, wait_s: float) -> None:
         """Nobody asks for so long: the provider said so to one, and meant all."""
@@ -199,12 +256,26 @@ class Passage:
         self._breaker = breaker
         self.is_probe = False
         self.is_over = False
+        self.is_written = self.has_slot = False
+        self.tokens = 0.0
+        """Taken of the bucket."""
+
+    def left(self) -> None:
+        """Its turn is over."""
+        if self.has_slot:
+            self.has_slot = False
+            self._gate.slots.give_back()
+        if self.is_written:
+            self.is_written = False
+            self._gate.written.give_back()
 
     def succeeded(self, usage: Usage, rate: Mapping[str, str] | None = None) -> None:
         self.is_over = True
         self._gate.slots.succeeded()
+        self._gate.written.succeeded()
         if usage.reported:
-            self._gate.tokens.give_back(_tokens(self._most) - _tokens(usage))
+            self._gate.tokens.give_back(self.tokens - _tokens(usage))
+            self._gate.correction.learn(_tokens(self._most), _tokens(usage))
         if rate:
             self._gate.learn(told(rate))
         if self._breaker:
@@ -214,6 +285,7 @@ class Passage:
         self.is_over = True
         if failure.cause in (Cause.RATE, Cause.TIMEOUT):
             self._gate.slots.overloaded()
+            self._gate.written.overloaded()
         if failure.cause is Cause.RATE and failure.wait_s:
             self._gate.pause(failure.wait_s)
         if self._breaker:

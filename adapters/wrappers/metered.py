@@ -1,9 +1,10 @@
 """Metered: one paid try, from its reservation to its kept answer.
 
-    reserve (and lease) -> wait at the gate -> mark as sent -> send -> settle and keep, in one transaction
+    wait for the limits -> reserve, lease and mark as sent -> wait for a turn -> send -> settle and keep
 
-A reply is durable before it is returned. What a try cost is what the provider reported; where it reported nothing, or
-nobody knows whether it was billed, all that was reserved.
+each of the two writes in one transaction, many requests to a transaction. A reply is durable before it is returned and
+before its turn is over, so that a crash loses no more replies than may be under way. What a try cost is what the provider reported; where it reported
+nothing, or nobody knows whether it was billed, all that was reserved.
 
 Requests for private records are paid in advance, a chunk of slots at a time, by public figures: `Advance`. Of their tries
 nothing is written: no amount, no number of rows and no refusal depends on a record.
@@ -17,13 +18,14 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import numpy as np
 
 from ...cache import money
 from ...cache.keys import Address
 from ...cache.money import Charge, Money, Outcome, dollars
+from ...cache.store import Saved
 from ..contract import (
     AdapterError,
     Answered,
@@ -42,8 +44,7 @@ from .clock import Clock
 from .limited import Gate, Passage
 from .retrying import Deadline, within
 from .single_flight import Asked
-
-T = TypeVar("T")
+from .writes import done
 
 FIRST_LOOK_S = 0.02
 LONGEST_LOOK_S = 0.5
@@ -82,6 +83,18 @@ class Spending:
     """Send an image request again whose reply was lost: it may be paid twice, within the budget."""
 
 
+class _AnsweredBefore(Exception):
+    """Another was first; its reply."""
+
+    def __init__(self, saved: Saved) -> None:
+        super().__init__()
+        self.saved = saved
+
+
+class _HeldByOthers(Exception):
+    """Another process asks the same question, or the budget waits for what others have reserved."""
+
+
 class Metered:
     """One role's adapter as tries (`retrying.Trying`), for public requests. `fresh`: whatever answer is kept."""
 
@@ -97,8 +110,8 @@ class Metered:
         clock: Clock,
         fresh: bool = False,
     ) -> None:
-        self._adapter = adapter
-        self._role = role
+        self._adapter = accounting(adapter)
+        self.role = role
         self._money = money
         self._gate = gate
         self._pricing = pricing
@@ -109,34 +122,54 @@ class Metered:
 
     async def attempt(self, asked: Any, deadline: Deadline, /) -> Any:
         request, place = (asked.request, asked.address) if isinstance(asked, Asked) else (asked, None)
-        most = most_of(self._adapter, request)
-        amount = _amount(self._role, self._adapter, most, self._pricing, self._spending)
-        with deadline.standing():
-            began = await self._reserve(request, amount, place)
-        if isinstance(began, money.Answered):
-            return decode(began.saved)
-        ended = False
+        most = self._adapter.estimate(request)
+        amount = _amount(self.role, self._adapter, most, self._pricing, self._spending)
+        until, look_s = self._clock.now() + LONGEST_WAIT_S, FIRST_LOOK_S
+        while True:
+            try:
+                return await self._try(asked, request, place, most, amount, deadline)
+            except _AnsweredBefore as found:
+                return decode(found.saved)
+            except _HeldByOthers:
+                if self._clock.now() >= until:
+                    raise Transient(
+                        f"{self.role!r}: another process has held this question for too long", tries=1
+                    ) from None
+            with deadline.standing():
+                await self._clock.sleep(look_s)
+            look_s = min(LONGEST_LOOK_S, 1.5 * look_s)
+
+    async def _try(
+        self, asked: Any, request: Any, place: Address | None, most: Usage, amount: int, deadline: Deadline
+    ) -> Any:
+        attempt: int | None = None
+        is_sent = ended = False
+
+        async def begin() -> None:
+            nonlocal attempt
+            attempt = await self._begin(request, amount, place)
+
         try:
             async with AsyncExitStack() as inside:
                 with deadline.standing():
-                    passage = await inside.enter_async_context(self._gate.entered(most))
-                    await done(self._money.sent(began.attempt))
+                    passage = await inside.enter_async_context(self._gate.entered(most, begin=begin))
+                assert attempt is not None
+                is_sent = True
                 if isinstance(asked, Asked):
                     asked.is_sent = True
                 answered, failure = await _send(self._adapter, request, deadline, passage)
                 ended = True
                 if isinstance(answered, Answered):
-                    return await self._settled(began.attempt, request, place, answered, amount)
-                await self._failed(began.attempt, failure)
+                    return await self._kept(attempt, request, place, answered, amount)
+                await self.failed(attempt, failure)
                 assert failure is not None
                 raise failure
         finally:
-            if not ended:
+            if attempt is not None and not ended:
                 # Cancelled, or an error that says nothing of the bill: as far as it came.
-                is_sent = not isinstance(asked, Asked) or asked.is_sent
-                (self._money.lose if is_sent else self._money.refund)(began.attempt)
+                (self._money.lose if is_sent else self._money.refund)(attempt)
 
-    async def _settled(
+    async def _kept(
         self, attempt: int, request: Any, place: Address | None, answered: Answered[Any], amount: int
     ) -> Any:
         """Charge the answer and keep it; one of a wrong form is paid for and not kept."""
@@ -145,7 +178,7 @@ class Metered:
         if wrong or place is None:
             await done(self._money.settle(attempt, charge))
             if wrong:
-                raise AdapterError(f"{self._role!r} gave no usable reply: {wrong}")
+                raise AdapterError(f"{self.role!r} gave no usable reply: {wrong}")
             return answered.reply
         ours = encode(answered.reply)
         _, kept = await done(self._money.settle(attempt, charge, [(place, ours)], replace=self._fresh))
@@ -160,7 +193,8 @@ class Metered:
             self._width = width
         return "" if width == self._width else f"an embedding of {width} numbers, not {self._width}"
 
-    async def _failed(self, attempt: int, failure: Transient | Stopped | None) -> None:
+    async def failed(self, attempt: int, failure: Transient | Stopped | None) -> None:
+        """Charge what a failure may have cost."""
         if isinstance(failure, Transient) and failure.usage is not None:
             await done(self._money.settle(attempt, self._charge(failure.usage, 0)))
         elif isinstance(failure, Transient) and failure.possibly_billed:
@@ -168,32 +202,64 @@ class Metered:
         else:
             await done(self._money.refund(attempt))
 
-    async def _reserve(self, request: Any, amount: int, place: Address | None) -> money.Reserved | money.Answered:
+    def reserve(self, asked: Asked, *, sent: bool = False) -> Future[Outcome]:
+        """Reserve the place and the most that the request can cost."""
+        most = self._adapter.estimate(asked.request)
+        amount = _amount(self.role, self._adapter, most, self._pricing, self._spending)
+        return self._reserve(asked.request, amount, asked.address, sent=sent)
+
+    async def settled(self, attempt: int, asked: Asked, answered: Answered[Any]) -> Any:
+        """Keep an answer that came otherwise than by a try, and charge it."""
+        most = self._adapter.estimate(asked.request)
+        amount = _amount(self.role, self._adapter, most, self._pricing, self._spending)
+        return await self._kept(attempt, asked.request, asked.address, answered, amount)
+
+    async def refund(self, attempt: int) -> None:
+        await done(self._money.refund(attempt))
+
+    def now_ms(self) -> int:
+        return self._money.now_ms()
+
+    def _reserve(self, request: Any, amount: int, place: Address | None, *, sent: bool) -> Future[Outcome]:
         is_image = isinstance(request, ImageRequest | ImageVariationRequest)
         again = self._spending.images_again or not is_image
-        until, look_s = self._clock.now() + LONGEST_WAIT_S, FIRST_LOOK_S
-        while True:
-            future = self._money.reserve(self._role, amount, place=place, again=again, fresh=self._fresh)
-            try:
-                outcome = await done(future)
-            except asyncio.CancelledError:
-                future.add_done_callback(self._forgotten)
-                raise
-            if isinstance(outcome, money.Reserved | money.Answered):
-                return outcome
-            if isinstance(outcome, money.UsedUp):
-                raise MoneyExceeded(_used_up(self._role, amount, outcome.totals))
-            if isinstance(outcome, money.LostBefore):
-                raise Stopped(
-                    f"{self._role!r}: an image that was sent before has no reply here and may have been billed; "
-                    'look at your account, and set budget.lost_images = "again" to ask for it again'
-                )
-            if self._clock.now() >= until:
-                raise Transient(f"{self._role!r}: another process has held this question for too long", tries=1)
-            await self._clock.sleep(look_s)
-            look_s = min(LONGEST_LOOK_S, 1.5 * look_s)
+        return self._money.reserve(self.role, amount, place=place, again=again, fresh=self._fresh, sent=sent)
 
-    def _forgotten(self, future: Future[Outcome]) -> None:
+    async def _begin(self, request: Any, amount: int, place: Address | None) -> int:
+        """Reserve the money and the place, as sent: durable before it is. Raises where there is nothing to send now."""
+        future = self._reserve(request, amount, place, sent=True)
+        try:
+            outcome = await done(future)
+        except asyncio.CancelledError:
+            future.add_done_callback(self.forgotten)
+            raise
+        if isinstance(outcome, money.Reserved):
+            return outcome.attempt
+        if isinstance(outcome, money.Answered):
+            raise _AnsweredBefore(outcome.saved)
+        if isinstance(outcome, money.Busy | money.Later):
+            raise _HeldByOthers
+        raise self._stop(amount, outcome)
+
+    def stopped_by(self, asked: Asked, outcome: Outcome) -> Stopped:
+        """Why a request is not sent."""
+        most = self._adapter.estimate(asked.request)
+        return self._stop(_amount(self.role, self._adapter, most, self._pricing, self._spending), outcome)
+
+    def _stop(self, amount: int, outcome: Outcome) -> Stopped:
+        if isinstance(outcome, money.UsedUp):
+            return MoneyExceeded(_used_up(self.role, amount, outcome.totals))
+        if isinstance(outcome, money.InBatch):
+            return Stopped(
+                f"{self.role!r}: a request was sent in a batch whose answers were not fetched; "
+                'set mode = "batch" for this role and run the same command to fetch them'
+            )
+        return Stopped(
+            f"{self.role!r}: an image that was sent before has no reply here and may have been billed; "
+            'look at your account, and set budget.lost_images = "again" to ask for it again'
+        )
+
+    def forgotten(self, future: Future[Outcome]) -> None:
         """Give back a reservation that was granted when nobody waited for it any more."""
         if not future.exception():
             outcome = future.result()
@@ -228,14 +294,14 @@ class Prepaid:
     """One role's adapter as tries (`retrying.Trying`) for private records; `Advance` has paid for them."""
 
     def __init__(self, adapter: AsyncAdapter[Any, Any], *, gate: Gate) -> None:
-        self._adapter = adapter
+        self._adapter = accounting(adapter)
         self._gate = gate
 
     async def attempt(self, asked: Any, deadline: Deadline, /) -> Any:
         request, tries = (asked.request, BLANK_TRIES) if isinstance(asked, Probe) else (asked, RECORD_TRIES)
         async with AsyncExitStack() as inside:
             with deadline.standing():
-                most = most_of(self._adapter, request)
+                most = self._adapter.estimate(request)
                 passage = await inside.enter_async_context(self._gate.entered(most, breaker=False))
             answered, failure = await _send(self._adapter, request, deadline, passage)
         if answered is not None:
@@ -263,13 +329,13 @@ class Advance:
 
         Raises MoneyExceeded, whose words hold public figures alone.
         """
-        most = most_of(self.adapter, largest)
+        most = accounting(self.adapter).estimate(largest)
         amount = slots * PRIVATE_TRIES * _amount(self.role, self.adapter, most, self.pricing, self.spending)
         until, look_s = time.monotonic() + LONGEST_WAIT_S, FIRST_LOOK_S
         while time.monotonic() < until:
             outcome = self.money.reserve(self.role, amount, place=None).result()
             if isinstance(outcome, money.Reserved):
-                self.money.settle(outcome.attempt, Charge(micro=amount)).result()
+                self.money.settle(outcome.attempt, Charge(micro=amount, usage={"slots": slots})).result()
                 return
             if isinstance(outcome, money.UsedUp):
                 raise MoneyExceeded(_used_up(self.role, amount, outcome.totals, what=f"the next {slots} private slots"))
@@ -278,9 +344,28 @@ class Advance:
         raise Transient(f"{self.role!r}: another process has held the budget for too long", tries=1)
 
 
-def most_of(adapter: AsyncAdapter[Any, Any], request: Any) -> Usage:
-    """The most that the request can consume, as far as the adapter knows."""
-    return adapter.estimate(request) if isinstance(adapter, MeteredAdapter) else Usage(reported=False)
+def accounting(adapter: AsyncAdapter[Any, Any]) -> MeteredAdapter[Any, Any]:
+    """The adapter's face that accounts for calls; one that has none knows nothing of what they take."""
+    return adapter if isinstance(adapter, MeteredAdapter) else _Unaccounted(adapter)
+
+
+class _Unaccounted:
+    def __init__(self, adapter: AsyncAdapter[Any, Any]) -> None:
+        self._adapter = adapter
+        self.location = adapter.location
+        self.identity = adapter.identity
+
+    def estimate(self, _request: Any, /) -> Usage:
+        return Usage(reported=False)
+
+    async def answer(self, request: Any, /) -> Any:
+        return await self._adapter.answer(request)
+
+    async def answer_metered(self, request: Any, /) -> Answered[Any]:
+        return Answered(await self._adapter.answer(request), Usage(reported=False))
+
+    async def close(self) -> None:
+        await self._adapter.close()
 
 
 def unpriced(role: str, model: str) -> str:
@@ -291,19 +376,11 @@ def unpriced(role: str, model: str) -> str:
     )
 
 
-async def done(future: Future[T]) -> T:
-    """Wait for a write. A caller that is cancelled stops waiting; the write is done all the same."""
-    return await asyncio.shield(asyncio.wrap_future(future))
-
-
 async def _send(
-    adapter: AsyncAdapter[Any, Any], request: Any, deadline: Deadline, passage: Passage
+    adapter: MeteredAdapter[Any, Any], request: Any, deadline: Deadline, passage: Passage
 ) -> tuple[Answered[Any] | None, Transient | Stopped | None]:
     try:
-        if isinstance(adapter, MeteredAdapter):
-            answered = await within(deadline, adapter.answer_metered(request))
-        else:
-            answered = Answered(await within(deadline, adapter.answer(request)), Usage(reported=False))
+        answered: Answered[Any] = await within(deadline, adapter.answer_metered(request))
     except Transient as failure:
         passage.failed(failure)
         return None, failure

@@ -10,6 +10,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol, TypeVar
 
@@ -79,7 +80,7 @@ class Direct:
 class Bridged:
     """An async adapter on the gateway's event loop: at most `concurrency` requests are under way or not yet kept.
 
-    A group counts as kept when the next is asked for. After a failure no new request starts, and `Asked` ones that were not
+    A group counts as kept when the next is asked for; `kept_below`: whatever the adapter answers is kept already. After a failure no new request starts, and `Asked` ones that were not
     sent yet are given up; those under way are paid for, so they end and are yielded first.
     """
 
@@ -91,12 +92,14 @@ class Bridged:
         loop: EventLoop,
         concurrency: int,
         wrong: Callable[[Any, Any], str] = wrong_with,
+        kept_below: bool = False,
     ) -> None:
         self._adapter = adapter
         self._role = role
         self._loop = loop
         self._concurrency = concurrency
         self._wrong = wrong
+        self._kept_below = kept_below
 
     def stream(self, requests: Sequence[Any], /) -> Iterator[Finished]:
         finished: SimpleQueue[tuple[int, Any] | None] = SimpleQueue()
@@ -126,6 +129,8 @@ class Bridged:
                 finally:
                     del working[me]
                 finished.put((index, reply))
+                if self._kept_below:
+                    unkept.release()
 
         def give_up() -> None:
             for task, request in working.items():
@@ -143,14 +148,14 @@ class Bridged:
         future = self._loop.start(work_all())
         future.add_done_callback(lambda _: finished.put(None))
         try:
-            for group in _groups(finished):
+            for group in groups(finished):
                 yield group
-                for _ in group:
-                    self._loop.call(unkept.release)
+                if not self._kept_below:
+                    self._loop.call(partial(_release, unkept, len(group)))
             future.result()
         except KeyboardInterrupt:
             future.cancel()
-            yield from _groups(finished)
+            yield from groups(finished)
             raise
         finally:
             future.cancel()
@@ -178,7 +183,12 @@ class EventLoop:
         self._loop.close()
 
 
-def _groups(finished: SimpleQueue[tuple[int, Any] | None]) -> Iterator[Finished]:
+def _release(permits: asyncio.Semaphore, count: int) -> None:
+    for _ in range(count):
+        permits.release()
+
+
+def groups(finished: SimpleQueue[tuple[int, Any] | None]) -> Iterator[Finished]:
     """Everything that is there each time one waits, up to the end mark."""
     while True:
         item = finished.get()

@@ -74,6 +74,33 @@ def test_what_was_reserved_and_not_used_comes_back(simulated):
     assert simulated.run(work()) == pytest.approx(5.0)  # Not 9: 400 of the 500 came back.
 
 
+def test_the_pace_follows_what_is_used_not_what_is_at_most_used(simulated):
+    """6,000 tokens a minute, 500 at most a request and 100 in fact: sixty a minute, not twelve."""
+    gate = Gate(concurrency=1, limits=Limits(tokens=6000), clock=simulated.clock)
+
+    async def work() -> float:
+        for _ in range(60):
+            await through(gate, usage(tokens=500), simulated.clock, used=usage(tokens=100))
+        began = simulated.now
+        for _ in range(60):
+            await through(gate, usage(tokens=500), simulated.clock, used=usage(tokens=100))
+        return simulated.now - began
+
+    assert simulated.run(work()) == pytest.approx(60.0, rel=0.1)
+
+
+def test_the_correction_of_estimates_never_passes_them_and_forgets(simulated):
+    gate = Gate(concurrency=1, clock=simulated.clock)
+    correction = gate.correction
+    for used in [100] * 100:
+        correction.learn(500, used)
+    assert correction.of(500) == pytest.approx(100, rel=0.01)
+    for _ in range(100):
+        correction.learn(500, 5000)
+    assert correction.of(500) == pytest.approx(500, rel=0.01)
+    correction.learn(0, 10)
+
+
 def test_images_have_a_limit_of_their_own(simulated):
     gate = Gate(concurrency=10, limits=Limits(images=5), clock=simulated.clock)
     assert times(simulated, gate, [usage(images=1)] * 3) == pytest.approx([12.0, 24.0, 36.0])

@@ -231,7 +231,7 @@ def test_private_calls_leave_only_a_row_a_chunk_of_public_amount(gateway, images
         ).fetchall()
     ).result()[0]
     store.close()
-    assert rows == [(None, 50 * PRIVATE_TRIES * slots, "{}", "") for slots in (4, 1)]
+    assert rows == [(None, 50 * PRIVATE_TRIES * slots, f'{{"slots": {slots}}}', "") for slots in (4, 1)]
 
 
 def test_a_wider_embedding_than_the_first_is_no_reply(gateway):
@@ -246,6 +246,30 @@ def test_private_calls_stop_as_an_operational_failure_when_the_money_is_gone(gat
     one = opened(gateway, eye, trust=["it"], spending=Spending(max_cost=60))
     with pytest.raises(OperationalError):
         one.open_trusted("it").embed(images(5))
+
+
+def test_a_refusal_is_kept_and_asked_again_only_where_that_is_wanted(gateway):
+    from privolve.adapters.contract import Refusal
+
+    refuses = True
+
+    def answer(request: TextRequest) -> Any:
+        return Refusal("unsafe") if refuses and request.draw < 2 else f"words {request.draw}"
+
+    adapter = Paid(answer)
+    asked = [text(draw) for draw in range(4)]
+    assert opened(gateway, adapter).open("it").send(asked)[:2] == [Refusal("unsafe")] * 2
+    again = opened(gateway, adapter, retry_refused=True)
+    assert again.open("it").send(asked)[:2] == [Refusal("unsafe")] * 2
+    again.open("it").send(asked)  # Once a process.
+    assert adapter.calls == 6
+    refuses = False
+    assert opened(gateway, adapter).open("it").send(asked)[:2] == [Refusal("unsafe")] * 2
+    replies = opened(gateway, adapter, retry_refused=True).open("it").send(asked)
+    assert replies == ["words 0", "words 1", "words 2", "words 3"]
+    assert adapter.calls == 8
+    assert opened(gateway, adapter).open("it").send(asked) == replies
+    assert opened(gateway, adapter).money().reserved == 0
 
 
 def test_an_interrupted_batch_keeps_what_was_under_way_and_reserves_nothing(gateway):

@@ -20,7 +20,16 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from privolve.adapters.contract import AdapterError, Location, Refusal, Stopped, TextRequest, Transient
+from privolve.adapters.contract import (
+    AdapterError,
+    Image,
+    ImageVariationRequest,
+    Location,
+    Refusal,
+    Stopped,
+    TextRequest,
+    Transient,
+)
 from privolve.adapters.registry import parse
 from privolve.adapters.scripted import Scripted, ScriptedConfig
 from privolve.adapters.wrappers.retrying import Patience
@@ -401,3 +410,157 @@ def test_embedding_replies_are_exact(serve, connect) -> None:
     client = connect(serve({"eye": lambda request: vector}))
     reply = client.embeddings.create(model="eye", input="x")
     assert np.array_equal(np.array(reply.data[0].embedding, dtype=np.float32), vector)
+
+
+def png(width: int = 20, height: int = 12, mode: str = "RGB") -> bytes:
+    out = BytesIO()
+    PIL.Image.new(mode, (width, height), 90).save(out, format="PNG")
+    return out.getvalue()
+
+
+def mirrored(request: ImageVariationRequest) -> Image:
+    """A variation that shows what was asked."""
+    assert isinstance(request, ImageVariationRequest)
+    pixels = request.image.pixels.copy()
+    pixels[0, 0] = round(100 * request.degree) + request.draw
+    return Image(pixels)
+
+
+def test_an_image_is_edited_and_varied_at_its_own_size(serve, connect) -> None:
+    asked: list[ImageVariationRequest] = []
+
+    def vary(request: ImageVariationRequest) -> Image:
+        asked.append(request)
+        return mirrored(request)
+
+    client = connect(serve({"painter": vary}, inputs_are_public=True))
+    edited = client.images.edit(model="painter", image=("x.png", png()), prompt="a bedroom", n=2, size="20x12")
+    opened = [np.asarray(PIL.Image.open(BytesIO(base64.b64decode(each.b64_json)))) for each in edited.data]
+    assert [each.shape for each in opened] == [(12, 20, 3)] * 2
+    assert sorted(int(each[0, 0, 0]) for each in opened) == [50, 51]
+    assert {each.prompt for each in asked} == {"a bedroom"}
+    with pytest.warns(DeprecationWarning):
+        varied = client.images.create_variation(
+            model="painter", image=("x.png", png(mode="L")), extra_body={"degree": 0.25}
+        )
+    assert np.asarray(PIL.Image.open(BytesIO(base64.b64decode(varied.data[0].b64_json))))[0, 0] == 25
+    assert asked[-1].prompt == ""
+
+
+def test_an_image_to_vary_is_refused_unless_it_was_declared_public(serve, connect) -> None:
+    client = connect(serve({"painter": mirrored}))
+    with pytest.raises(openai.PermissionDeniedError, match="--inputs-are-public"):
+        client.images.edit(model="painter", image=("x.png", png()), prompt="a bedroom")
+
+
+def test_what_an_edit_cannot_do_is_refused_by_name(serve, connect) -> None:
+    client = connect(serve({"painter": mirrored, "writer": {"kind": "lexicon"}}, inputs_are_public=True))
+
+    def edit(**more):
+        return client.images.edit(**{"model": "painter", "image": ("x.png", png()), "prompt": "a bed", **more})
+
+    for more, words in (
+        ({"size": "64x64"}, "a variation has the size of its image, 20x12"),
+        ({"mask": ("m.png", png())}, "`mask` cannot be asked"),
+        ({"image": [("a.png", png()), ("b.png", png())]}, "`image` is one image"),
+        ({"image": ("x.png", b"no image")}, "an image could not be read"),
+        ({"input_fidelity": "high"}, "`input_fidelity` cannot be asked"),
+        ({"extra_body": {"degree": 3}}, "`degree` is between"),
+        ({"stream": True}, "`stream`"),
+        ({"model": "writer"}, "'writer' varies no images; roles that can: painter"),
+    ):
+        with pytest.raises(openai.BadRequestError, match=words):
+            edit(**more)
+    assert edit(n=2).data
+
+
+def test_a_form_of_a_web_page_is_refused(serve) -> None:
+    running = serve({"painter": mirrored}, inputs_are_public=True)
+    boundary = "x7"
+    body = (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="model"\r\n\r\npainter\r\n'
+        f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
+    ).encode() + png()
+    body += f"\r\n--{boundary}--\r\n".encode()
+    kind = {"Content_Type": f"multipart/form-data; boundary={boundary}"}
+    assert post(running, "images/variations", body, **kind)[0] == 200
+    for header in ("Origin", "Sec_Fetch_Site"):
+        status, answer = post(running, "images/variations", body, **kind, **{header: "http://127.0.0.1"})
+        assert (status, answer["error"]["code"]) == (403, "wrong_origin")
+    for nonsense in (b"", b"--x7\r\n", b"\0" * 100, body[:-200]):
+        assert post(running, "images/variations", nonsense, **kind)[0] == 400
+    assert post(running, "images/variations", body, Content_Type="multipart/form-data")[0] == 400
+    assert post(running, "images/variations", b"{}")[0] == 415
+
+
+@pytest.fixture
+def paid(gateway, connect, monkeypatch):
+    """The server in front of a provider that bills: a client of it, the stub, and the gateway's account."""
+    from privolve.adapters.server.usages import Usages
+    from privolve.adapters.stub import Stub
+
+    monkeypatch.setenv("A_KEY", "sk-of-no-use")
+    with Stub() as stub:
+        common = {"kind": "openai", "base_url": stub.openai_url, "provider": "openai", "api_key_env": "A_KEY"}
+        names = {"writer": "gpt-6-luna", "painter": "gpt-image-2", "eye": "text-embedding-3-small"}
+        configs = {role: parse({**common, "model": model}) for role, model in names.items()}
+        usages = Usages()
+        opened = gateway(configs, billed=usages.heard)
+        app = server.application(opened, configs, inputs_are_public=True, usages=usages)
+        with server.Server(app) as running:
+            yield connect(running), stub, opened
+
+
+def test_replies_tell_what_they_took_and_nothing_when_they_came_from_the_cache(paid) -> None:
+    client, stub, opened = paid
+    first = client.chat.completions.create(model="writer", messages=MESSAGES, n=2, seed=1)
+    assert first.usage.prompt_tokens > 10
+    assert first.usage.completion_tokens > 20
+    assert first.usage.total_tokens == first.usage.prompt_tokens + first.usage.completion_tokens
+    again = client.chat.completions.create(model="writer", messages=MESSAGES, n=2, seed=1)
+    assert again.choices == first.choices
+    assert (again.usage.prompt_tokens, again.usage.total_tokens) == (0, 0)
+    embedded = client.embeddings.create(model="eye", input=["a bed", "a lamp"])
+    assert embedded.usage.prompt_tokens == embedded.usage.total_tokens > 2
+    painted = client.images.edit(model="painter", image=("x.png", png()), prompt="a bed")
+    assert painted.usage.output_tokens > 100
+    assert len([each for each in stub.requests if each.method == "POST"]) == 2 + 2 + 1
+    assert opened.money().spent > 0
+
+
+def test_a_stream_ends_with_its_usage_if_that_is_asked_for(paid) -> None:
+    client, _, _ = paid
+    options = {"include_usage": True}
+    events = list(
+        client.chat.completions.create(model="writer", messages=MESSAGES, stream=True, stream_options=options)
+    )
+    assert events[-1].choices == []
+    assert events[-1].usage.total_tokens > 20
+    assert all(event.usage is None for event in events[:-1])
+    plain = list(client.chat.completions.create(model="writer", messages=MESSAGES, stream=True))
+    assert all(event.usage is None for event in plain)
+
+
+def test_a_stream_that_waits_shows_signs_of_life_and_tells_a_late_error(serve, connect, monkeypatch) -> None:
+    monkeypatch.setattr(server, "SIGN_OF_LIFE_S", 0.02)
+
+    def writer(request: TextRequest) -> str:
+        time.sleep(0.3)
+        if request.messages[0].content == "fail":
+            raise Stopped("the account is empty; top it up")
+        return "Two words."
+
+    running = serve({"writer": writer})
+    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=5)
+    body = json.dumps({"model": "writer", "messages": MESSAGES, "stream": True})
+    connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
+    raw = connection.getresponse().read().decode()
+    connection.close()
+    assert raw.count(": asked, and waiting") > 3
+    assert raw.endswith("data: [DONE]\n\n")
+    client = connect(running, max_retries=0)
+    events = client.chat.completions.create(model="writer", messages=MESSAGES, stream=True)
+    assert "".join(event.choices[0].delta.content or "" for event in events) == "Two words."
+    failing = [{"role": "user", "content": "fail"}]
+    with pytest.raises(openai.APIError, match="the account is empty"):
+        list(client.chat.completions.create(model="writer", messages=failing, stream=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import socket
@@ -11,6 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 
+import numpy as np
 import PIL.Image
 import pytest
 
@@ -329,3 +331,62 @@ def test_the_command_serves_until_it_is_interrupted(tmp_path) -> None:
         rest, _ = process.communicate(timeout=10)
     assert process.returncode == 0
     assert "status-429: 1" in rest
+
+
+@pytest.mark.parametrize("kind", ["openai", "dashscope"])
+def test_the_stub_bills_no_more_than_a_careful_client_reserves(kind: str, monkeypatch) -> None:
+    """A provider's figures lie below our estimates; where a stub's did not, budgets would seem to be passed."""
+    from privolve.adapters import registry
+    from privolve.adapters.contract import (
+        CaptionRequest,
+        EmbedRequest,
+        Image,
+        ImageRequest,
+        ImageVariationRequest,
+        Message,
+        TextRequest,
+    )
+
+    monkeypatch.setenv("A_KEY", "sk-of-no-use")
+    picture = Image(np.zeros((40, 50, 3), dtype=np.uint8))
+    messages = (Message(role="user", content="Write."),)
+    requests = [
+        TextRequest(messages=messages, draw=0, max_tokens=4),
+        TextRequest(messages=messages, draw=0, max_tokens=400),
+        CaptionRequest(image=picture, prompt="", draw=0, max_tokens=5),
+        ImageRequest(prompt="a", draw=0, size=(1024, 1024)),
+        ImageRequest(prompt="a", draw=0, size=(1536, 1024)),
+        ImageVariationRequest(image=picture, prompt="a", degree=0.5, draw=0),
+        EmbedRequest(content="a"),
+    ]
+    names = {
+        "openai": {"paints": "gpt-image-2", "embeds": "text-embedding-3-small", "talks": "gpt-6-luna"},
+        "dashscope": {"paints": "qwen-image", "talks": "qwen3.7-plus"},
+    }[kind]
+    here = {"openai": {"provider": "openai"}, "dashscope": {"region": "ap-southeast-1", "poll_s": 0.01}}[kind]
+
+    async def billed(adapter, request):
+        try:
+            return (await adapter.answer_metered(request)).usage
+        finally:
+            await adapter.close()
+
+    compared = 0
+    with Stub({"models": [{"id": name} for name in names.values()]}) as stub:
+        url = stub.openai_url if kind == "openai" else stub.dashscope_url
+        for request in requests:
+            paints = isinstance(request, ImageRequest | ImageVariationRequest)
+            model = names.get("embeds" if isinstance(request, EmbedRequest) else "paints" if paints else "talks", "")
+            for quality in ("low", "high") if kind == "openai" and paints else ("",):
+                more = {"quality": quality} if quality else {}
+                table = {"kind": kind, "model": model or "none", "base_url": url, "api_key_env": "A_KEY"}
+                config = registry.parse({**table, **here, **more})
+                if not isinstance(request, config.answers):
+                    continue
+                most, used = config.estimate(request), asyncio.run(billed(config.open(), request))
+                assert used.reported
+                assert used.input_tokens <= most.input_tokens
+                assert used.output_tokens <= most.output_tokens
+                assert used.images <= most.images
+                compared += 1
+    assert compared == {"openai": 10, "dashscope": 5}[kind]

@@ -7,7 +7,6 @@ test. Whatever reaches the stub is searched for the private images, their names 
 from __future__ import annotations
 
 import base64
-import importlib.util
 import io
 import json
 import re
@@ -15,7 +14,6 @@ import shutil
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -258,6 +256,24 @@ def test_a_run_by_text_voting_shows_private_images_to_the_trusted_captioner_alon
     key_is_nowhere(bedrooms)
 
 
+def test_a_run_whose_writer_waits_for_batches_asks_nothing_live_and_tells_as_little(
+    bedrooms: Any, stub: Telling
+) -> None:
+    sdk_or_skip("openai")
+    waits = ('adapters.writer.mode="batch"', "adapters.writer.batch_poll_s=0.01")
+    run = run_whole(bedrooms, "openai", *IMAGES, *at(stub, "openai", "writer", "painter"), *waits)
+    paths = [request.path for request in stub.requests if request.method == "POST"]
+    assert paths.count("/v1/chat/completions") == 0
+    # The first captions, a variation of each, and one of each winner: a batch each.
+    assert paths.count("/v1/batches") == paths.count("/v1/files") == 3
+    assert paths.count("/v1/images/generations") == 4 + 4 + 4
+    assert leaks(stub) == set()
+    manifest = json.loads((run / "run.json").read_text())
+    assert sum(part["writer"]["sent"] for part in manifest["requests"].values()) == 4 + 4 + 4
+    assert manifest["money"]["reserved"] == 0
+    key_is_nowhere(bedrooms)
+
+
 def test_the_search_finds_a_private_image_that_is_sent(stub: Stub) -> None:
     """Else its silence would say nothing."""
     import http.client
@@ -284,15 +300,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Tiny models with random weights, made as the tests of the local adapters make them."""
     for module in ("torch", "transformers", "diffusers"):
         pytest.importorskip(module, reason="the local models' libraries are not installed")
-    makers = _makers()
+    from tiny_models import make
 
     def made(name: str) -> Path:
         import torch
 
-        torch.manual_seed(0)
         torch.set_num_threads(1)
-        path = tmp_path_factory.mktemp(name)
-        makers.MAKERS[name](path)
+        path = make(name, tmp_path_factory.mktemp(name))
         if name == "llama":
             # Its letters are tokens, so a prompt is long; it has no weights that depend on how much it reads.
             config = json.loads((path / "config.json").read_text())
@@ -300,15 +314,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         return path
 
     return made
-
-
-def _makers() -> ModuleType:
-    place = Path(__file__).parents[1] / "adapters" / "local" / "conftest.py"
-    spec = importlib.util.spec_from_file_location("tiny_models", place)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_a_run_on_local_models_asks_nobody_else(bedrooms: Any, tiny: Callable[[str], Path]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -110,6 +111,80 @@ def test_runs_share_answers_only_by_name(work) -> None:
     removed = work("cache", "prune", "--namespace", "shared:pair")
     assert removed.code == 0
     assert "shared:pair" not in work("cache", "stats").out
+
+
+TEXT_VOTING = (
+    '{ iterations = 2, count = 8, variations = 2, voting = "text", initial_prompt = "glyphs", '
+    'variation_prompt = "glyphs-fill" }'
+)
+
+
+@pytest.fixture
+def paid_eye(work, monkeypatch):
+    """A job whose eye costs money and sees private captions, at a stub; and the stub."""
+    pytest.importorskip("openai")
+    from privolve.adapters.stub import Stub
+
+    monkeypatch.setenv("A_KEY", "sk-of-no-use")
+    with Stub() as stub:
+        eye = f'kind = "openai", model = "text-embedding-3-small", base_url = "{stub.openai_url}", provider = "openai"'
+        work.job(
+            "dpiti",
+            trust='["eye"]',
+            evolution=TEXT_VOTING,
+            adapters='{ writer = { kind = "lexicon" }, painter = { kind = "glyph-painter" }, captioner = { kind = '
+            f'"glyph-captioner", characters = "01", per_character = 60 }}, eye = {{ {eye}, api_key_env = "A_KEY" }} }}',
+            performance="{ chunk = 40 }",
+        )
+        yield stub
+
+
+def planned(text: str) -> tuple[int, int]:
+    """The two ends of the money, in millionths of a dollar."""
+    found = re.search(r"together +\$([\d.,]+) to \$([\d.,]+)", text)
+    assert found is not None, text
+    return tuple(round(float(end.replace(",", "")) * 1e6) for end in found.groups())  # type: ignore[return-value]
+
+
+def test_private_slots_are_planned_at_what_they_take_from_the_budget(work, paid_eye) -> None:
+    before = work("plan", "job.toml").out
+    assert "and 96 private slots" in before
+    assert "the slots are paid in advance at the worst, 3 tries each" in before
+    expected, worst = planned(before)
+    assert work("run", "job.toml").code == 0
+    spent = json.loads((work.runs[0] / "run.json").read_text())["money"]["spent"]
+    # The largest text of a slot, three times, and no public text costs more: nearly all of the worst is spent.
+    assert 0.9 * worst < spent <= worst
+    assert expected < spent / 10
+
+
+def test_a_budget_that_cannot_pay_the_slots_in_advance_is_not_called_enough(work, paid_eye) -> None:
+    expected, worst = planned(work("plan", "job.toml").out)
+    between = (expected + worst) / 2e6
+    assert "not enough" in work("plan", "job.toml", "--set", f"budget.max_cost={between:f}").out
+    assert "not enough" not in work("plan", "job.toml", "--set", f"budget.max_cost={worst * 1.05 / 1e6:f}").out
+    assert work("run", "job.toml", "--set", f"budget.max_cost={worst * 1.05 / 1e6:f}").code == 0
+
+
+def test_what_a_run_has_paid_is_not_planned_again(work, paid_eye) -> None:
+    worst = planned(work("plan", "job.toml").out)[1]
+    assert work("run", "job.toml").code == 0
+    after = work("plan", "job.toml").out
+    assert "more are kept)" in after
+    assert "calls and" not in after
+    # Equal captions are asked about once, so a few fewer calls than planned were needed.
+    assert planned(after)[1] < worst / 50
+    stats = work("cache", "stats").out
+    assert "96 private slots in advance" in stats
+
+
+def test_a_run_that_stopped_among_its_slots_plans_those_of_the_last_chunk_again(work, paid_eye) -> None:
+    """Three chunks: of 40, 40 and 16 slots. The budget pays for two."""
+    worst = planned(work("plan", "job.toml").out)[1]
+    stopped = work("run", "job.toml", "--set", f"budget.max_cost={worst * 0.9 / 1e6:f}")
+    assert stopped.code == 3
+    assert "the next 16 private slots of 'eye'" in stopped.line
+    assert "and 56 private slots" in work("plan", "job.toml").out
 
 
 def test_a_cache_that_is_not_there_is_one_line(work) -> None:

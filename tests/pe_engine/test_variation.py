@@ -107,6 +107,20 @@ def test_refused_and_empty_answers_are_asked_for_again_with_another_draw(world: 
     assert len(set(draws)) == len(draws)
 
 
+def test_refusals_are_counted_by_class_until_they_are_taken(world: Any, templates: Any) -> None:
+    maker = text_maker(world, templates)
+    initial(maker, STAGE, PublicRng(1))
+    assert maker.refusals.taken(maker.classes) == {}
+    world.log.clear()
+    # The fourth of the first candidates is the first of the class "high".
+    initial(maker, STAGE, PublicRng(1))
+    unlucky = world.asked("writer")[3].draw
+    world.refuse = lambda request: request.draw == unlucky
+    initial(maker, STAGE, PublicRng(1))
+    assert maker.refusals.taken(maker.classes) == {"writer": {"high": 1}}
+    assert maker.refusals.taken(maker.classes) == {}
+
+
 def test_a_refusal_changes_no_other_rows_request(world: Any, templates: Any) -> None:
     maker = text_maker(world, templates)
     initial(maker, Stage(counts=(5,), folds=0, degree=0.5), PublicRng(1))

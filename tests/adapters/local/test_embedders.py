@@ -141,28 +141,9 @@ needs_fidelity = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> tuple[Path, str]:
+def weights(folder_of) -> tuple[Path, str]:
     """Random weights of Inception in a file as torch saves it, and its SHA-256."""
-    import torch
-
-    from privolve.adapters.local.inception import _without_init
-
-    # The network opens only with weights, so its layers are made without it.
-    network = _without_init("torch_fidelity", "feature_extractor_inceptionv3")
-    kept = torch.load
-    torch.load = lambda *_, **__: {}
-    loading = torch.nn.Module.load_state_dict
-    torch.nn.Module.load_state_dict = lambda self, state, **_: None
-    try:
-        made = network.FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=os.devnull)
-    finally:
-        torch.load, torch.nn.Module.load_state_dict = kept, loading
-    torch.manual_seed(0)
-    for module in made.modules():
-        if isinstance(module, torch.nn.Conv2d):
-            torch.nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-    path = tmp_path_factory.mktemp("inception") / "weights.pth"
-    torch.save(made.state_dict(), path)
+    path = Path(folder_of("inception")) / "weights.pth"
     return path, hashlib.sha256(path.read_bytes()).hexdigest()
 
 

@@ -1,17 +1,15 @@
-"""What every adapter of ours promises, asked of each behind the gateway: alignment, draws, independence, replay."""
+"""What the gateway keeps of an adapter's promises, whatever its face: a batch, one at a time, or cheap to compute."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 from functools import cache
-from importlib.metadata import entry_points
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
-from privolve.adapters import registry
 from privolve.adapters.contract import (
     AdapterConfig,
     CaptionRequest,
@@ -52,19 +50,10 @@ class Cheap(ScriptedConfig):
     cheap: ClassVar[bool] = True
 
 
-def registered() -> list[str]:
-    """Our kinds that need no setting; those of others are theirs to test."""
-    ours = [
-        point for point in entry_points(group=registry.GROUP) if point.value.startswith("privolve.adapters.embedded")
-    ]
-    return sorted(point.name for point in ours)
-
-
 MADE: dict[str, Callable[[], AdapterConfig]] = {
     "batch": lambda: ScriptedConfig(adapter=Scripted(reply_by_hash, identity=MODEL)),
     "async": lambda: ScriptedConfig(adapter=ScriptedAsync(reply_later, identity=MODEL)),
     "cheap": lambda: Cheap(adapter=Scripted(reply_by_hash, identity=MODEL)),
-    **{kind: lambda kind=kind: registry.parse({"kind": kind}) for kind in registered()},
 }
 
 
@@ -72,10 +61,8 @@ MADE: dict[str, Callable[[], AdapterConfig]] = {
 def requests_for(kind: str, draws: int = 3) -> list[Any]:
     """A few of every kind that the adapter answers."""
     config = MADE[kind]()
-    # What a painter of these prompts, and a captioner of its images, can do something with.
-    drawn = registry.parse({"kind": "glyphs"}).open() if "glyphs" in registered() else Scripted(reply_by_hash)
     asked = [ImageRequest(prompt=prompt, draw=draw, size=(16, 16), channels=1) for prompt in "37" for draw in (0, 1)]
-    images = [image for image in drawn.send(asked) if isinstance(image, Image)]
+    images = [image for image in Scripted(reply_by_hash).send(asked) if isinstance(image, Image)]
     requests: list[Any] = []
     for draw in range(draws):
         for number, image in enumerate(images):
@@ -91,7 +78,7 @@ def requests_for(kind: str, draws: int = 3) -> list[Any]:
     texts = [EmbedRequest(content=text) for text in ("a small 3", "a large 7", "")]
     chosen = [request for request in requests if isinstance(request, config.answers)]
     if EmbedRequest in config.answers:
-        chosen += texts if config.kind == "hashing" else embeds
+        chosen += texts + embeds
     return chosen
 
 
