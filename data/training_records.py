@@ -76,3 +76,12 @@ def read_all(records: Records, data: PrivateSet) -> TrainingRecords:
                 continue
             pixels[slot], labels[slot] = record.content, record.label
     return TrainingRecords(pixels=pixels, labels=labels, valid=labels >= 0)
+
+
+def holds_any(records: Private[TrainingRecords], pixels: np.ndarray) -> Private[bool]:
+    """Whether any record has exactly the pixels of one of these images, uint8 (n, height, width, channels); still private."""
+    known = {image.tobytes() for image in pixels}
+    return records.map(
+        lambda read: any(read.valid[slot] and read.pixels[slot].tobytes() in known for slot in range(len(read))),
+        stage="comparing with the public set",
+    )

@@ -30,7 +30,8 @@ class MetricError(ValueError):
 class Items:
     """What a metric looks at: one row an item, in one feature space, with labels where there are any.
 
-    `values` is images (n, height, width, channels) or features (n, dimensions), and finite; `labels` class indices >= 0.
+    `values` is images (n, height, width, channels), features (n, dimensions), finite, or texts (n, 1), an array of objects;
+    `labels` are class indices >= 0.
     `name` is how a reader knows the items ("final population", "held-out test"); `network` and `network_hash` the
     feature space. `protected` is False unless the caller can say why not.
     """

@@ -14,18 +14,22 @@ from pydantic import BaseModel, ConfigDict
 
 from .metric import Better, Items, MetricError, Score
 
-LooksAt = Literal["features", "probabilities"]
-"""What the items hold: features of a network, or its class probabilities, which are >= 0 and sum to 1."""
+LooksAt = Literal["features", "probabilities", "images", "texts"]
+"""What the items hold: features of a network; its class probabilities, which are >= 0 and sum to 1; pixels; or texts."""
 
 Judge = Callable[[Items], tuple[Score, ...]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class References:
-    """What synthetic items are judged by: held-out real items, and the training items where they may be looked at."""
+    """What synthetic items are judged by: held-out real items, and the training items where they may be looked at.
+
+    `classes` names the labels, where anybody knows their names.
+    """
 
     test: Items
     train: Items | None = None
+    classes: tuple[str, ...] = ()
 
 
 class MetricConfig(BaseModel):

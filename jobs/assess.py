@@ -1,38 +1,291 @@
 """What is measured in the end: on held-out real records, and for the private copy on the voters too.
 
+Every kind of job asks here, and `evaluation/harness.py` judges; here is what it needs of the private set.
+
 Formal guarantee: a score is protected only if everything that it was computed from is released or declared public; all
 others go to `private/` alone. The door is `disclose`, a journal line each; figures on the voters are counted in the ledger
-before they are computed.
+before they are written anywhere.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ..adapters.contract import EmbedRequest, Image, Refusal
 from ..data.private_set import PrivateSet, Records, Split
-from ..evaluation.classifier import CEILING, FINAL, INITIAL, RANDOM, ClassifierAccuracy, LogisticRegression
-from ..evaluation.frechet import FrechetDistance
-from ..evaluation.metric import Items, MetricError, Score
-from ..evaluation.nearest_records import nearest_records
+from ..data.voters import Voters
+from ..evaluation.harness import (
+    CEILING,
+    FINAL,
+    HELD_OUT,
+    INITIAL,
+    RANDOM,
+    Canaries,
+    Judged,
+    judge,
+    pixels_like,
+    touches_voters,
+)
+from ..evaluation.metric import Items, Score
+from ..evaluation.settings import Settings
+from ..evaluation.text import column, text_items
 from ..privacy import durable
 from ..privacy.private import Private, disclose
-from .run import Event
+from .job import InputError
+from .run import Event, Run
 
 if TYPE_CHECKING:
     from ..adapters.gateway import Gateway
-    from ..data.voters import Voters
     from ..pe_engine.population import Population
     from ..privacy.ledger import Ledger
     from .private_evolution import PrivateEvolution
 
-UNPROTECTED_FIGURES = 4
-"""On the voters: the ceiling's accuracy and the three figures of the nearest records."""
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Images:
+    """Released or public images: uint8 (n, height, width, channels) with class indices. `seen`: measured in features too."""
+
+    name: str
+    pixels: np.ndarray
+    labels: np.ndarray
+    seen: bool = True
+
+    @classmethod
+    def of(cls, name: str, population: Population, *, seen: bool = True) -> list[Images]:
+        """The candidates that have an image, as one set; no set if none has."""
+        pictured = [candidate for candidate in population if candidate.image is not None]
+        if not pictured:
+            return []
+        pixels = np.stack([candidate.image.pixels for candidate in pictured if candidate.image is not None])
+        labels = np.array([candidate.label for candidate in pictured], dtype=np.int64)
+        return [cls(name=name, pixels=pixels, labels=labels, seen=seen)]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Texts:
+    """Released or public texts with class indices. `seen`: measured in features too."""
+
+    name: str
+    texts: tuple[str, ...]
+    labels: np.ndarray
+    seen: bool = True
+
+    @classmethod
+    def of(cls, name: str, population: Population, *, seen: bool = True) -> list[Texts]:
+        """The candidates that have a caption, as one set; no set if none has."""
+        written = [candidate for candidate in population if candidate.caption]
+        if not written:
+            return []
+        labels = np.array([candidate.label for candidate in written], dtype=np.int64)
+        return [cls(name=name, texts=tuple(candidate.caption for candidate in written), labels=labels, seen=seen)]
+
+
+def sets_of(name: str, population: Population, data: Split, *, seen: bool = True) -> Sequence[Images] | Sequence[Texts]:
+    """What of a population is judged: its texts where the private set holds texts, its images otherwise."""
+    if data.train.size is None:
+        return Texts.of(name, population, seen=seen)
+    return Images.of(name, population, seen=seen)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """What judges the images or the texts of one run or evaluation.
+
+    `role` is the feature network's in `gateway`, None: classifiers alone judge. `ledger` counts figures on the voters;
+    without one, and unless `shows_voters`, the voters are not looked at. `ceiling`: whether they are judged as a set, too. `say` gets lines that may be seen by all.
+    """
+
+    run: Run
+    data: Split
+    settings: Settings
+    gateway: Gateway | None
+    role: str | None
+    shows_voters: bool = False
+    ceiling: bool = True
+    ledger: Ledger | None = None
+    say: Callable[[str], None] = field(default=print)
+
+    def scores(self, candidates: Sequence[Images | Texts], *, voters: Private[Voters] | None = None) -> list[Score]:
+        """Of the candidates, the released set first. `voters` are the private records' features, if they are there already.
+
+        Without a held-out part there is nothing to judge by, and no score.
+        """
+        test = self.data.test
+        if test is None:
+            return []
+        # On matrices this small, threads of a BLAS cost more than they give, and one thread gives the same bits anywhere.
+        with threadpool_limits(limits=1):
+            found = judge(
+                [self._synthetic(each, test) for each in candidates],
+                test=self._real(test, HELD_OUT, protected=self.data.test_is_public),
+                train=self._real(self.data.train, CEILING, embedded=voters) if self._looks_at_voters else None,
+                classes=len(self.data.train.classes),
+                settings=self.settings,
+                ceiling=self.ceiling,
+                lost=self._lost,
+                kept=Outcomes(self.run.private / "outcomes.jsonl"),
+                class_names=self.data.train.classes,
+                canaries=self._canaries(test) if self._looks_at_voters else None,
+            )
+        self._count(found)
+        return found
+
+    def held_out(self) -> Items | None:
+        """The held-out real images, disclosed; None without any."""
+        test = self.data.test
+        if test is None or test.size is None:
+            return None
+        return self._opened(test, HELD_OUT, protected=self.data.test_is_public)
+
+    @property
+    def _looks_at_voters(self) -> bool:
+        return self.shows_voters and self.ledger is not None
+
+    def _count(self, scores: Sequence[Score]) -> None:
+        figures = sum(touches_voters(each) for each in scores)
+        if figures and self.ledger is not None:
+            body = {"partition": self.data.train.partition, "figures": figures}
+            self.ledger.note(self.run.id, "disclosed", body)
+
+    def _lost(self, line: str, /, *, public: bool) -> None:
+        if public:
+            self.say(f"not measured: {line}")
+            known = self.run.manifest.get("not_measured", [])
+            self.run.record(not_measured=[*dict.fromkeys([*known, line])])
+        else:
+            self.run.private_log(line)
+
+    def _synthetic(self, synthetic: Images | Texts, like: PrivateSet) -> Judged:
+        items = self._items(synthetic, like)
+        if self.gateway is None or self.role is None or not synthetic.seen or not self.settings.metrics:
+            return Judged(images=items)
+        contents = synthetic.texts if isinstance(synthetic, Texts) else [Image(each) for each in synthetic.pixels]
+        features = self._features(synthetic.name, contents, synthetic.labels, self.gateway, self.role)
+        if features is None:
+            self._lost(f"{synthetic.name}: {self.role!r} refused every one", public=True)
+            return Judged(images=items)
+        return Judged(images=items, features=features, probabilities=self._probabilities(features))
+
+    def _items(self, synthetic: Images | Texts, like: PrivateSet) -> Items:
+        if isinstance(synthetic, Texts):
+            return text_items(synthetic.name, synthetic.texts, synthetic.labels, protected=True)
+        assert like.size is not None
+        pixels = pixels_like(synthetic.pixels, like.size, like.channels)
+        return Items(name=synthetic.name, values=pixels, labels=synthetic.labels, protected=True)
+
+    def _features(
+        self,
+        name: str,
+        contents: Sequence[Image | str],
+        labels: np.ndarray | None,
+        gateway: Gateway,
+        role: str,
+        *,
+        protected: bool = True,
+    ) -> Items | None:
+        """Of public contents, without those that were refused; None if all were."""
+        replies = gateway.open(role).send([EmbedRequest(content=each) for each in contents])
+        kept = [row for row, reply in enumerate(replies) if not isinstance(reply, Refusal)]
+        if not kept:
+            return None
+        return Items(
+            name=name,
+            values=np.stack([reply for reply in replies if not isinstance(reply, Refusal)]),
+            labels=None if labels is None else labels[kept],
+            **self._network(gateway, role),
+            protected=protected,
+        )
+
+    def _probabilities(self, features: Items) -> Items | None:
+        """Of the judge's own classes, if it has any and a metric looks at them."""
+        if self.gateway is None or self.role is None:
+            return None
+        if not any(metric.looks_at == "probabilities" for metric in self.settings.chosen()):
+            return None
+        head = self.gateway.class_head(self.role)
+        return None if head is None else replace(features, values=head(features.values))
+
+    def _canaries(self, like: PrivateSet) -> Canaries | None:
+        """Those of the settings, as the judge sees them: made by whoever planted them, and known to be there."""
+        path = self.settings.canaries
+        if path is None or self.gateway is None or self.role is None:
+            return None
+        if like.size is None:
+            self._lost("canaries are images, and the data holds texts", public=True)
+            return None
+        found: list[Items] = []
+        for name, pixels in read_canaries(path).items():
+            images = [Image(each) for each in pixels_like(pixels, like.size, like.channels)]
+            seen = self._features(f"canaries: {name}", images, None, self.gateway, self.role, protected=False)
+            if seen is None:
+                self._lost(f"{path}: {self.role!r} refused every canary", public=True)
+                return None
+            found.append(seen)
+        return Canaries(planted=found[0], references=found[1])
+
+    def _real(
+        self, records: PrivateSet, name: str, *, protected: bool = False, embedded: Private[Voters] | None = None
+    ) -> Judged:
+        """Real images and their features, disclosed."""
+        items = self._opened(records, name, protected=protected)
+        if self.gateway is None or self.role is None or not self.settings.metrics:
+            return Judged(images=items)
+        seen = embedded if embedded is not None else self.gateway.open_trusted(self.role).embed(records)
+        rows = disclose(seen, partition=records.partition, why=f"features: {name}", journal=self.run)
+        features = Items.of_records(
+            name=name,
+            values=rows.embeddings,
+            labels=rows.labels,
+            valid=rows.valid,
+            **self._network(self.gateway, self.role),
+            protected=protected,
+        )
+        return Judged(images=items, features=features, probabilities=self._probabilities(features))
+
+    def _opened(self, records: PrivateSet, name: str, *, protected: bool) -> Items:
+        why = f"evaluation: {name}"
+        opened = disclose(records.records, partition=records.partition, why=why, journal=self.run)
+        if records.size is None:
+            return _texts(opened, name, protected=protected)
+        width, height = records.size
+        pixels = np.zeros((records.count, height, width, records.channels), dtype=np.uint8)
+        labels = np.full(records.count, -1, dtype=np.int64)
+        _read(opened, pixels, labels)
+        return Items.of_records(name=name, values=pixels, labels=labels, valid=labels >= 0, protected=protected)
+
+    def _network(self, gateway: Gateway, role: str) -> dict[str, str]:
+        """The feature space: which model, and the digest of its weights and options."""
+        identity = gateway.identity(role)
+        return {"network": f"{identity.provider} {identity.model}", "network_hash": identity.revision}
+
+
+class Outcomes(dict[str, Any]):
+    """Outcomes of trainings by their keys, on disk as soon as they are there: a line each, private."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+            with suppress(ValueError):  # The last line of a process that was killed may be cut short.
+                key, outcome = json.loads(line)
+                super().__setitem__(key, outcome)
+
+    def __setitem__(self, key: str, outcome: Any) -> None:
+        super().__setitem__(key, outcome)
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            os.write(descriptor, f"\n{json.dumps([key, outcome])}\n".encode())
+        finally:
+            os.close(descriptor)
 
 
 def assess(
@@ -46,91 +299,67 @@ def assess(
     ledger: Ledger,
 ) -> None:
     """Write `release/scores.json` (protected) and `private/scores.json` (all). What was written is not measured again."""
-    run = evolution.run
+    run, config = evolution.run, evolution.config
     if (run.private / "scores.json").exists():
         return
-    scores: list[Score] = []
-    # On matrices this small, threads of a BLAS cost more than they give, and one thread gives the same bits anywhere.
-    with threadpool_limits(limits=1):
-        _assess(evolution, data, first, final, voters, gateway, ledger, scores)
-    _write(evolution, scores)
-
-
-def _assess(
-    evolution: PrivateEvolution,
-    data: Split,
-    first: Population,
-    final: Population,
-    voters: Private[Voters],
-    gateway: Gateway,
-    ledger: Ledger,
-    scores: list[Score],
-) -> None:
-    run, config = evolution.run, evolution.config
-    if data.test is not None and data.test.size is not None:
-        evolution.bars.stage("evaluation")
-        test = _images(data.test, name="held-out test", protected=data.test_is_public, evolution=evolution)
-        candidates = [_synthetic(FINAL, final, data.test), _synthetic(INITIAL, first, data.test)]
-        if config.evaluation.random_baseline:
-            random = evolution.random_selection(data, gateway)
-            candidates.append(_synthetic(RANDOM, random, data.test))
-        metric = ClassifierAccuracy(classifier=LogisticRegression(classes=len(data.train.classes)))
-        scores += _each(evolution, lambda items: metric(test, items), candidates)
-        shown = config.shows_unprotected
-        if shown:
-            ledger.note(run.id, "disclosed", {"partition": data.train.partition, "figures": UNPROTECTED_FIGURES})
-            real = _images(data.train, name=CEILING, protected=False, evolution=evolution)
-            scores += _each(evolution, lambda items: metric(test, items), [real])
-        if config.evaluation.frechet and config.evolution_sees_images:
-            scores += _in_the_eye(evolution, data, first, final, voters if shown else None, gateway)
-
-
-def _in_the_eye(
-    evolution: PrivateEvolution,
-    data: Split,
-    first: Population,
-    final: Population,
-    voters: Private[Voters] | None,
-    gateway: Gateway,
-) -> list[Score]:
-    """Frechet distance to the held-out records, and with `voters` how near the final set lies to the private records."""
-    assert data.test is not None
-    network = _network(gateway)
-    embedded = gateway.open_trusted("eye").embed(data.test)
-    held_out = _features(embedded, "held-out test", network, data.test, evolution, protected=data.test_is_public)
-    synthetic = [_seen(name, population, network, gateway) for name, population in ((FINAL, final), (INITIAL, first))]
-    scores = _each(evolution, FrechetDistance().to(held_out), synthetic)
-    if voters is not None:
-        private = _features(voters, "private records", network, data.train, evolution, protected=False)
-        try:
-            scores += nearest_records(private=private, held_out=held_out, synthetic=synthetic[0]).scores()
-        except MetricError as error:
-            evolution.run.private_log(f"nearest records: {error}")
-    return scores
-
-
-def _each(evolution: PrivateEvolution, metric, candidates: Sequence[Items]) -> list[Score]:
-    """The scores that can be computed; why one cannot may depend on private records, so only the private log says it."""
-    scores: list[Score] = []
-    for items in candidates:
-        try:
-            scores.append(metric(items))
-        except MetricError as error:
-            evolution.run.private_log(f"{items.name}: {error}")
-    return scores
-
-
-def _images(records: PrivateSet, *, name: str, protected: bool, evolution: PrivateEvolution) -> Items:
-    """Real images, disclosed."""
-    opened = disclose(
-        records.records, partition=records.partition, why=f"classifier accuracy: {name}", journal=evolution.run
+    evolution.bars.stage("evaluation")
+    bench = Bench(
+        run=run,
+        data=data,
+        settings=config.evaluation,
+        gateway=gateway,
+        role=config.judging_role,
+        shows_voters=config.shows_unprotected,
+        ceiling=config.evaluation.ceiling,
+        ledger=ledger,
     )
-    assert records.size is not None
-    width, height = records.size
-    pixels = np.zeros((records.count, height, width, records.channels), dtype=np.uint8)
-    labels = np.full(records.count, -1, dtype=np.int64)
-    _read(opened, pixels, labels)
-    return Items.of_records(name=name, values=pixels, labels=labels, valid=labels >= 0, protected=protected)
+    scores: list[Score] = []
+    if data.test is not None:
+        candidates = [*sets_of(FINAL, final, data), *(sets_of(INITIAL, first, data) if config.evaluation.floor else [])]
+        if config.evaluation.random_baseline:
+            candidates += sets_of(RANDOM, evolution.random_selection(data, gateway), data, seen=False)
+        scores = bench.scores(candidates, voters=voters if config.judging_role == "eye" else None)
+    write_scores(run, scores)
+
+
+def write_scores(run: Run, scores: Sequence[Score]) -> None:
+    """The protected ones into `release/scores.json`, all of them into `private/scores.json`."""
+    for folder, kept in ((run.release, [each for each in scores if each.protected]), (run.private, list(scores))):
+        content = json.dumps([each.to_json() for each in kept], indent=2, ensure_ascii=False)
+        durable.write_bytes(
+            folder / "scores.json", content.encode() + b"\n", mode=0o644 if folder == run.release else 0o600
+        )
+    run.journal(Event.SAVED, scores=sum(each.protected for each in scores))
+
+
+def read_canaries(path: Path) -> dict[str, np.ndarray]:
+    """`planted` and `references` of an .npz, uint8 (n, height, width, channels). Raises InputError, one line."""
+    from ..data.files import GIBIBYTE
+    from ..data.npz import Archive
+
+    if not path.is_file():
+        raise InputError(f"evaluation.canaries: there is no file {str(path)!r}; give an .npz, or leave it out")
+    found: dict[str, np.ndarray] = {}
+    with Archive(path, max_bytes=GIBIBYTE, where=str(path)) as archive:
+        for name in ("planted", "references"):
+            pixels: np.ndarray = np.asarray(archive.array(name)) if name in archive.keys else np.empty(0)
+            pixels = pixels[..., None] if pixels.ndim == 3 else pixels
+            if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] not in (1, 3) or not len(pixels):
+                raise InputError(f"{path}: {name!r} has to hold images, uint8 (n, height, width, 1 or 3)")
+            found[name] = pixels
+    return found
+
+
+def _texts(records: Records, name: str, *, protected: bool, chunk: int = 4096) -> Items:
+    """Disclosed texts, without the slots that hold a ghost."""
+    texts: list[str] = []
+    labels = np.full(len(records), -1, dtype=np.int64)
+    for start in range(0, len(records), chunk):
+        for slot, record in enumerate(records.read_many(start, min(start + chunk, len(records))), start):
+            texts.append("")
+            if record is not None and isinstance(record.content, str):
+                texts[slot], labels[slot] = record.content, record.label
+    return Items.of_records(name=name, values=column(texts), labels=labels, valid=labels >= 0, protected=protected)
 
 
 def _read(records: Records, pixels: np.ndarray, labels: np.ndarray, chunk: int = 4096) -> None:
@@ -138,69 +367,3 @@ def _read(records: Records, pixels: np.ndarray, labels: np.ndarray, chunk: int =
         for slot, record in enumerate(records.read_many(start, min(start + chunk, len(records))), start):
             if record is not None and isinstance(record.content, np.ndarray):
                 pixels[slot], labels[slot] = record.content, record.label
-
-
-def _synthetic(name: str, population: Population, records: PrivateSet) -> Items:
-    """Released images at the size of the real ones."""
-    pictured = [candidate for candidate in population if candidate.image is not None]
-    pixels = np.stack([_fitted(candidate.image, records) for candidate in pictured if candidate.image is not None])
-    labels = np.array([candidate.label for candidate in pictured], dtype=np.int64)
-    return Items(name=name, values=pixels, labels=labels, protected=True)
-
-
-def _fitted(image: Image, records: PrivateSet) -> np.ndarray:
-    assert records.size is not None
-    width, height = records.size
-    if image.pixels.shape == (height, width, records.channels):
-        return image.pixels
-    from PIL import Image as Pillow
-
-    picture = Pillow.fromarray(image.pixels[:, :, 0] if image.pixels.shape[2] == 1 else image.pixels)
-    picture = picture.convert("L" if records.channels == 1 else "RGB").resize(
-        (width, height), Pillow.Resampling.LANCZOS
-    )
-    return np.asarray(picture, dtype=np.uint8).reshape(height, width, records.channels)
-
-
-def _features(
-    embedded: Private[Voters],
-    name: str,
-    network: str,
-    records: PrivateSet,
-    evolution: PrivateEvolution,
-    *,
-    protected: bool,
-) -> Items:
-    """Features of real records, disclosed."""
-    opened = disclose(embedded, partition=records.partition, why=f"features: {name}", journal=evolution.run)
-    return Items.of_records(
-        name=name,
-        values=opened.embeddings,
-        labels=opened.labels,
-        valid=opened.valid,
-        network=network,
-        protected=protected,
-    )
-
-
-def _seen(name: str, population: Population, network: str, gateway: Gateway) -> Items:
-    """Features of released images."""
-    images = [candidate.image for candidate in population if candidate.image is not None]
-    replies = gateway.open("eye").send([EmbedRequest(content=image) for image in images])
-    rows = [reply for reply in replies if not isinstance(reply, Refusal)]
-    return Items(name=name, values=np.stack(rows), network=network, protected=True)
-
-
-def _network(gateway: Gateway) -> str:
-    identity = gateway.identity("eye")
-    return " ".join(part for part in (identity.provider, identity.model, identity.revision) if part)
-
-
-def _write(evolution: PrivateEvolution, scores: Sequence[Score]) -> None:
-    run = evolution.run
-    for folder, kept in ((run.release, [each for each in scores if each.protected]), (run.private, list(scores))):
-        content = json.dumps([each.to_json() for each in kept], indent=2, ensure_ascii=False)
-        durable.write_bytes(
-            folder / "scores.json", content.encode() + b"\n", mode=0o644 if folder == run.release else 0o600
-        )
-    run.journal(Event.SAVED, scores=sum(each.protected for each in scores))

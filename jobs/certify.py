@@ -19,10 +19,10 @@ def certify(ledger: Ledger, run: Run) -> Certificate:
         for path in publishable(run.folder)
         if path.name not in MADE_AFTERWARDS and path.parent.as_posix() != "release/images"
     ]
-    shares = manifest["config"]["evolution"]["shares"]
+    shares = manifest["label_shares"]
     return statement.write(
         ledger,
-        run.id,
+        run.planned_by,
         release_dir=run.release,
         artefacts={path.as_posix(): run.folder / path for path in covered},
         manifest={
@@ -32,7 +32,7 @@ def certify(ledger: Ledger, run: Run) -> Certificate:
                 "class list",
                 "image size",
                 "split rule",
-                f"label shares ({shares if isinstance(shares, str) else 'declared'})",
+                f"label shares ({shares})",
                 *(["the test part"] if manifest["test_is_public"] else []),
             ],
             "models": [{"role": role, **identity} for role, identity in manifest["identities"].items()],

@@ -85,10 +85,10 @@ class DpitiConfig(EvolutionConfig, frozen=True):
         }
         if self._captions_private:
             roles["captioner"] = (CaptionRequest,)
-        return roles
+        return {**roles, **self.judges}
 
     def private_roles(self) -> tuple[str, ...]:
-        return ("captioner", "eye") if self._captions_private else ("eye",)
+        return (*(("captioner", "eye") if self._captions_private else ("eye",)), *self.judges)
 
     def check(self, data: Split) -> None:
         if data.train.size is None and self.evolution.voting == "image":
@@ -197,11 +197,28 @@ class DpitiConfig(EvolutionConfig, frozen=True):
             "writer": maker.variation(parent, degree=degree, draw=0, rng=lambda: np.random.default_rng(0)),
             "painter": ImageRequest(prompt=caption, draw=0, size=size, channels=data.channels or 3),
             "eye": EmbedRequest(content=caption if settings.voting == "text" else blank),
+            "judge": EmbedRequest(content=blank),
         }
         if self._captions_private:
             prompt = _caption_prompt(settings.caption_prompt)
             typical["captioner"] = CaptionRequest(image=blank, prompt=prompt, draw=0, max_tokens=settings.max_tokens)
         return typical
+
+    def largest(self, data: PrivateSet) -> Mapping[str, Request]:
+        from dataclasses import replace
+
+        from ..adapters.gateway import CAPTION_BYTES
+        from ..adapters.trusted import largest_of
+
+        judge = {role: EmbedRequest(content=largest_of(data)) for role in self.judges}
+        if not self._captions_private:
+            return {"eye": EmbedRequest(content=largest_of(data)), **judge}
+        captioner: Any = self.typical(data)["captioner"]
+        return {
+            **judge,
+            "captioner": replace(captioner, image=largest_of(data)),
+            "eye": EmbedRequest(content="x" * CAPTION_BYTES),
+        }
 
     @property
     def _captions_private(self) -> bool:

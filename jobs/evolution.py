@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from ..evaluation.settings import Settings
 from ..neighbours import Distance
 from ..pe_engine.selection import Rank, Selection
 from .job import InputError, JobConfig, Table
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from ..pe_engine.schedule import Stages
     from ..pe_engine.scoring import Scoring
     from ..pe_engine.variation import Maker
+    from ..privacy.ledger import PlannedRelease
     from ..privacy.private import Private
     from ..privacy.randomness import PublicRng
     from .run import Run
@@ -67,13 +69,15 @@ class Evolution(Table, frozen=True):
     """The scale of that histogram's noise, in records."""
 
 
-class Evaluation(Table, frozen=True):
-    """The `[evaluation]` table: what is measured in the end. Nothing of it reaches the evolution."""
+class Evaluation(Settings, frozen=True):
+    """The `[evaluation]` table of a run: what is measured in the end, on held-out records and beside a ceiling and a floor."""
 
     random_baseline: bool = False
     """Also run with random selection instead of votes. Free of privacy, but every model is asked again."""
-    frechet: bool = True
-    """Also measure how far the synthetic images are from the held-out ones in the eye's feature space."""
+    floor: bool = True
+    """Also judge what the method makes before any private record has a say."""
+    ceiling: bool = True
+    """Also judge the real training set, where unprotected figures are computed at all."""
     unprotected: bool | None = None
     """Also compute figures that only `private/` may hold: the real training set as ceiling, nearest private records.
 
@@ -97,6 +101,18 @@ class EvolutionConfig(JobConfig, frozen=True):
     def shows_unprotected(self) -> bool:
         wanted = self.evaluation.unprotected
         return self.purpose == "benchmark" if wanted is None else wanted
+
+    @property
+    def judges(self) -> Mapping[str, tuple[type[Request], ...]]:
+        """The role `judge`, where an adapter is given for it: to be added to the roles of every kind."""
+        from ..adapters.contract import EmbedRequest
+
+        return {"judge": (EmbedRequest,)} if "judge" in self.adapters else {}
+
+    @property
+    def judging_role(self) -> str | None:
+        """Whose features the synthetic images are measured in: the judge's, else the eye's if it sees images."""
+        return "judge" if self.judges else "eye" if self.evolution_sees_images else None
 
     @property
     def evolution_sees_images(self) -> bool:
@@ -170,6 +186,10 @@ class EvolutionConfig(JobConfig, frozen=True):
         """One request of each role, as large as they usually are: to estimate what it costs."""
         raise NotImplementedError
 
+    def largest(self, data: PrivateSet) -> Mapping[str, Request]:
+        """One request of each private role, such that none about a private record costs more."""
+        raise NotImplementedError
+
     def stages(self, classes: tuple[str, ...], shares: np.ndarray) -> Stages:
         """The schedule of the run. Raises ValueError where its settings do not fit together."""
         from ..pe_engine.schedule import Stages
@@ -193,6 +213,15 @@ class EvolutionConfig(JobConfig, frozen=True):
                 text = text.replace(f"`{engine}`", f"`{key}`")
             raise InputError(f"[evolution] {text}") from None
 
+    def planned_releases(self, data: Split, *, delta: float, prefix: str) -> tuple[PlannedRelease, ...]:
+        from .design import Design
+
+        self.check(data)
+        self.check_roles()
+        design = Design.of(self, classes=data.train.classes, voters=data.train.count, delta=delta)
+        design.stages()
+        return design.releases(prefix)
+
     def pools(self, stages: Stages) -> list[tuple[int, int]]:
         """For each iteration 0 to T: (candidates that it makes, candidates in the population that it leaves)."""
         sizes: list[tuple[int, int]] = []
@@ -212,16 +241,6 @@ class EvolutionConfig(JobConfig, frozen=True):
         PrivateEvolution(self, run).go()
 
     def closing(self, run: Run) -> str:
-        from ..privacy import statement
-        from . import page
+        from .page import closing
 
-        lines = [statement.summary(run.folder), ""]
-        public = page.accuracy_lines(run.folder, private=self.purpose == "benchmark")
-        if public:
-            lines += ["accuracy on held-out real images of a classifier trained on", *public, ""]
-        lines += [
-            f"report       {run.release / 'report.html'}",
-            f"private copy {run.private / 'report.html'}",
-            f"check it     privolve verify {run.folder}",
-        ]
-        return "\n".join(lines)
+        return closing(run.folder, private=self.purpose == "benchmark")

@@ -47,10 +47,10 @@ class ImagePEConfig(EvolutionConfig, frozen=True):
         return True
 
     def roles(self) -> Mapping[str, tuple[type[Request], ...]]:
-        return {"painter": (ImageRequest, ImageVariationRequest), "eye": (EmbedRequest,)}
+        return {"painter": (ImageRequest, ImageVariationRequest), "eye": (EmbedRequest,), **self.judges}
 
     def private_roles(self) -> tuple[str, ...]:
-        return ("eye",)
+        return ("eye", *self.judges)
 
     def check(self, data: Split) -> None:
         if data.train.size is None:
@@ -113,4 +113,10 @@ class ImagePEConfig(EvolutionConfig, frozen=True):
         return {
             "painter": ImageVariationRequest(image=blank, prompt=prompt, degree=degree, draw=0),
             "eye": EmbedRequest(content=blank),
+            "judge": EmbedRequest(content=blank),
         }
+
+    def largest(self, data: PrivateSet) -> Mapping[str, Request]:
+        from ..adapters.trusted import largest_of
+
+        return {role: EmbedRequest(content=largest_of(data)) for role in self.private_roles()}

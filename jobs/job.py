@@ -8,7 +8,7 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
 
@@ -21,6 +21,8 @@ from ..data.config import DataConfig
 from ..privacy.mechanism import Relation
 
 if TYPE_CHECKING:
+    from ..data.private_set import Split
+    from ..privacy.ledger import PlannedRelease
     from .run import Run
 
 
@@ -44,10 +46,9 @@ class Table(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """One table of a job file: frozen, and no unknown key."""
 
 
-class Privacy(Table, frozen=True):
-    """This run's share of the guarantee, and the ledger that it is taken from."""
+class SharedPrivacy(Table, frozen=True):
+    """What runs on one private set have in common: the unit, the relation, the ledger and its total."""
 
-    epsilon: float = Field(gt=0)
     delta: float | None = Field(default=None, gt=0, lt=1)
     """None: the ledger's own, min(1/(N ln N), 1e-5) unless it was created with another."""
     unit: Literal["image", "text", "record"] = "image"
@@ -61,10 +62,16 @@ class Privacy(Table, frozen=True):
     declare_disjoint: str | None = None
 
     @model_validator(mode="after")
-    def _both_totals_or_none(self) -> Privacy:
+    def _both_totals_or_none(self) -> Self:
         if (self.total_epsilon is None) != (self.total_delta is None):
             raise ValueError("total_epsilon and total_delta cap the ledger together: give both or neither")
         return self
+
+
+class Privacy(SharedPrivacy, frozen=True):
+    """This run's share of the guarantee, and the ledger that it is taken from."""
+
+    epsilon: float = Field(gt=0)
 
 
 class RateLimits(Table, frozen=True):
@@ -101,6 +108,8 @@ class Performance(Table, frozen=True):
 
     refresh: ask anew and replace what is kept. off: keep nothing; a run that is stopped then pays again.
     """
+    retry_refused: bool = False
+    """Ask again what was refused in an earlier process; `privolve run --retry-refused` sets it. What is saved stays."""
     chunk: int = Field(default=256, gt=0)
     """How many answers of a local model may be lost by a crash; each chunk is durable before the next is asked."""
     concurrency: int = Field(default=64, gt=0, le=4096)
@@ -110,6 +119,16 @@ class Performance(Table, frozen=True):
     limits: dict[str, RateLimits] = Field(default_factory=dict)
     """By role, where the account's limits differ from what is known of the model."""
     neighbours: Literal["auto", "numpy", "faiss", "torch"] = "auto"
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    """Where trainers compute: `cpu`, `cuda`, `cuda:1`; `auto` takes the first GPU if there is one."""
+    gradients: Literal["auto", "vmap", "hooks", "loop"] = "auto"
+    """How the gradient of each record is computed; every way is checked against a loop over single records first."""
+    micro_batch: int | None = Field(default=None, gt=0)
+    """So many records of a training at a time, halved until they fit into memory; None: by the size of an image."""
+    gradient_chunk: int | None = Field(default=None, gt=0)
+    """So many gradients at a time; None: as many as the way of computing them likes best."""
+    checkpoint_every: int = Field(default=25, gt=0)
+    """Steps of a training between durable checkpoints; a crash loses no more than these."""
 
 
 class JobConfig(Table, frozen=True):
@@ -140,6 +159,18 @@ class JobConfig(Table, frozen=True):
         """Equal for equal results: SHA-256 over the resolved settings."""
         return hashlib.sha256(canonical(self.resolved()).encode()).hexdigest()
 
+    def located(self, base: Path) -> Self:
+        """The same job with every relative path of its data and models taken from `base`, the folder of the job file."""
+        adapters = {role: adapter.resolved(base) for role, adapter in self.adapters.items()}
+        return self.model_copy(update={"data": self.data.resolved(base), "adapters": adapters})
+
+    def planned_releases(self, data: Split, *, delta: float, prefix: str) -> tuple[PlannedRelease, ...]:
+        """Every release of a run of this job at the ledger's `delta`, named `PREFIX/...`; reads no record.
+
+        Refuses what a run would refuse before it reserves its plan. For suites, whose joint plan holds those of all cells.
+        """
+        raise NotImplementedError
+
     def run(self, run: Run) -> None:
         """Do the job in `run`, from wherever it stopped."""
         raise NotImplementedError
@@ -158,12 +189,18 @@ def kinds() -> dict[str, type[JobConfig]]:
     """The job kinds; each is a class of its own file."""
     from .dpiti import DpitiConfig
     from .image_pe import ImagePEConfig
+    from .train import TrainConfig
 
-    return {"dpiti": DpitiConfig, "image-pe": ImagePEConfig}
+    return {"dpiti": DpitiConfig, "image-pe": ImagePEConfig, "train": TrainConfig}
 
 
 def load(path: Path, settings: Sequence[str] = ()) -> JobConfig:
     """The job in a TOML file, with `--set a.b=value` applied in order. Raises InputError, one line."""
+    return parse(read_table(path, settings), where=str(path), base=path.parent.absolute())
+
+
+def read_table(path: Path, settings: Sequence[str] = ()) -> dict[str, Any]:
+    """The tables of a TOML file as they stand there, with `--set a.b=value` applied in order."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -179,7 +216,7 @@ def load(path: Path, settings: Sequence[str] = ()) -> JobConfig:
         raise InputError(f"{path}: its values are nested too deeply; a job file needs three levels") from None
     for setting in settings:
         _set(table, setting)
-    return parse(table, where=str(path), base=path.parent.absolute())
+    return table
 
 
 def parse(table: Mapping[str, Any], *, where: str, base: Path) -> JobConfig:
@@ -189,11 +226,9 @@ def parse(table: Mapping[str, Any], *, where: str, base: Path) -> JobConfig:
     if not isinstance(kind, str) or kind not in known:
         raise InputError(f"{where}: kind: {kind!r} is no job kind; use one of {', '.join(sorted(known))}")
     try:
-        config = known[kind].model_validate(dict(table))
-        located = {role: adapter.resolved(base) for role, adapter in config.adapters.items()}
-        return config.model_copy(update={"data": config.data.resolved(base), "adapters": located})
+        return known[kind].model_validate(dict(table)).located(base)
     except ValidationError as error:
-        raise InputError(f"{where}: {_first(error, known[kind])}") from None
+        raise InputError(f"{where}: {first_problem(error, known[kind])}") from None
     except ValueError as error:
         raise InputError(f"{where}: {error}") from None
 
@@ -215,7 +250,7 @@ def _set(table: dict[str, Any], setting: str) -> None:
     table[last] = value
 
 
-def _first(error: ValidationError, model: type[BaseModel]) -> str:
+def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
     """The first problem of a validation in one line, with the way out, and how many more there are."""
     problems = error.errors()
     # A misspelt key is why another is missing; of a union's problems the deepest is about what was meant.

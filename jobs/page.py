@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..evaluation.comparison import Comparison
 from ..evaluation.metric import SHARE, Score
+from ..evaluation.report import comparison_page, interactive, saved, wording
 from ..evaluation.report.content import (
     Ancestor,
     Claim,
@@ -18,6 +21,7 @@ from ..evaluation.report.content import (
     Lineage,
     ModelUse,
     Picture,
+    Release,
     ReportData,
     RunFacts,
     Series,
@@ -25,26 +29,92 @@ from ..evaluation.report.content import (
 )
 from ..evaluation.report.page import render
 from ..pe_engine.population import SELECTED, Population
-from ..privacy import durable
+from ..privacy import arrays, durable, statement
+from ..privacy.accounting import cost_from_json, epsilon
+from ..privacy.mechanism import Cost, DiscreteGaussian, PureEpsilon, Relation, SampledGaussian, ZeroConcentrated
 from . import store
 from .job import InputError
 from .run import read_manifest
 
+TRAINING = "training"
+"""The release that is the trained weights."""
+TRAINING_FACTS = {
+    "expected_batch": "Records in a step, on average",
+    "clip": "Clipping",
+    "clip_norm": "Clipping norm C",
+    "multiplicity": "Noise draws a record, K",
+    "augmentation": "Augmentation",
+    "optimizer": "Optimizer",
+    "learning_rate": "Learning rate",
+    "schedule": "Schedule",
+    "ema": "Averaging of weights",
+    "parametrisation": "Parametrisation",
+    "network": "Network",
+}
+"""Settings of `[trainer]` and what a page calls them."""
+
+
+COMPARISON = "comparison"
+"""The name of everything that a comparison writes; its pages are beside its tables."""
+
 
 def rewrite(folder: Path) -> list[Path]:
-    """Make the pages of a finished run again; return where they lie."""
-    if read_manifest(folder).get("status") != "finished":
+    """Make the pages of a finished run, or of a comparison, again; return where they lie."""
+    if any((folder / part / f"{COMPARISON}.json").exists() for part in ("release", "private")):
+        return write_comparison(folder)
+    manifest = read_manifest(folder)
+    if manifest.get("status") != "finished":
         raise InputError(f"{folder}: is not finished; run its job again first")
+    if not (folder / "release" / "privacy.json").exists():
+        raise InputError(
+            f"{folder}: has no certificate, and so no page of its own; `privolve compare` puts it beside others"
+        )
     return write(folder)
 
 
 def write(folder: Path) -> list[Path]:
     """Write both pages of a certified run."""
-    data = content(folder)
+    data, library = content(folder), interactive.library()
     pages = [(folder / "release" / "report.html", True, 0o644), (folder / "private" / "report.html", False, 0o600)]
     for path, public_only, mode in pages:
-        durable.write_bytes(path, render(data, public_only=public_only).encode(), mode=mode)
+        durable.write_bytes(path, render(data, public_only=public_only, library=library).encode(), mode=mode)
     return [path for path, _, _ in pages]
+
+
+def write_comparison(folder: Path, comparison: Comparison | None = None) -> list[Path]:
+    """Write the pages of a comparison whose tables lie in `folder`: the public one, and where there are private tables
+    the full one. Without `comparison` both are made again of what was written then.
+    """
+    pages: list[Path] = []
+    library = interactive.library()
+    for part, public_only, mode in (("release", True, 0o644), ("private", False, 0o600)):
+        target = folder / part
+        kept = target / f"{COMPARISON}.npz"
+        if comparison is not None:
+            shown = comparison.public() if public_only else comparison
+            durable.write_bytes(kept, arrays.npz(saved.pictures(shown), compressed=True), mode=mode)
+        elif (target / f"{COMPARISON}.json").exists():
+            shown = _read(target, kept)
+        else:
+            continue
+        page = comparison_page.render(
+            shown, public_only=public_only, library=library, again=f"privolve report {folder.name}"
+        )
+        pages.append(target / f"{COMPARISON}.html")
+        durable.write_bytes(pages[-1], page.encode(), mode=mode)
+    return pages
+
+
+def _read(target: Path, kept: Path) -> Comparison:
+    try:
+        document = json.loads((target / f"{COMPARISON}.json").read_text(encoding="utf-8"))
+        pictures: dict[str, np.ndarray] = {}
+        if kept.exists():
+            with np.load(kept, allow_pickle=False) as found:
+                pictures = dict(found)
+        return saved.comparison(document, pictures)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{target}: {error}") from None
 
 
 def scores(folder: Path, *, private: bool) -> list[Score]:
@@ -73,6 +143,8 @@ def content(folder: Path) -> ReportData:
         ),
         galleries=tuple(_galleries(folder, classes)),
         curves=tuple(_curves(folder)),
+        releases=tuple(_releases(manifest, certificate)),
+        training=_training(manifest, certificate),
         signal=tuple(
             SignalRow(
                 name=f"Histogram {number}",
@@ -81,7 +153,7 @@ def content(folder: Path) -> ReportData:
                 noise_share=each["noise_share"],
                 advice=each["advice"],
             )
-            for number, each in enumerate(manifest["signals"], 1)
+            for number, each in enumerate(manifest.get("signals", ()), 1)
         ),
         lineages=tuple(_lineages(folder)),
         models=tuple(_models(manifest)),
@@ -103,6 +175,11 @@ def _classes(folder: Path) -> list[str]:
 
 
 def _subtitle(manifest: Mapping[str, Any], certificate: Mapping[str, Any], classes: int) -> str:
+    if manifest["kind"] == "train":
+        return (
+            f"{manifest['config']['trainer']['kind']}, trained with DP-SGD on {certificate['slots']:,} private "
+            f"{certificate['unit']}s of {classes} classes"
+        )
     settings = manifest["config"]["evolution"]
     kinds = {"dpiti": "captions, painted", "image-pe": "images"}
     return (
@@ -111,15 +188,91 @@ def _subtitle(manifest: Mapping[str, Any], certificate: Mapping[str, Any], class
     )
 
 
+def _releases(manifest: Mapping[str, Any], certificate: Mapping[str, Any]) -> Iterable[Release]:
+    """This run's own, with the epsilon that each would have alone at the run's delta."""
+    delta, relation = float(certificate["this_run"]["delta"]), Relation(certificate["relation"])
+    known: dict[Cost, float] = {}
+    for each in _own_releases(manifest, certificate):
+        cost = cost_from_json(each["cost"])
+        if cost not in known:
+            known[cost] = epsilon([cost], delta, relation)
+        name = each["name"].removeprefix(f"{_prefix(manifest)}/")
+        yield Release(
+            name=_named(name),
+            kind="training" if name == TRAINING else "query",
+            noise=_noise(cost),
+            alone=known[cost],
+            paid=each["paid"],
+        )
+
+
+def _own_releases(manifest: Mapping[str, Any], certificate: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [each for each in certificate["releases"] if each["name"].startswith(f"{_prefix(manifest)}/")]
+
+
+def _prefix(manifest: Mapping[str, Any]) -> str:
+    return manifest.get("releases_as", manifest["id"])
+
+
+def _named(name: str) -> str:
+    """
+    >>> _named("histogram/001"), _named("1-central-images"), _named("training")
+    ('Histogram 1', 'Central images', 'Training')
+    """
+    words = re.sub(r"^\d+-", "", name).replace("/", " ").replace("-", " ").split()
+    return " ".join(word.lstrip("0") if word.isdigit() else word for word in words).capitalize()
+
+
+def _noise(cost: Cost) -> str:
+    match cost:
+        case DiscreteGaussian():
+            return f"exact discrete Gaussian of scale {wording.figure(cost.scale)} on each count"
+        case SampledGaussian(steps=1, probability=1.0):
+            return f"Gaussian, noise multiplier {wording.figure(cost.noise_multiplier)}"
+        case SampledGaussian():
+            return (
+                f"{cost.steps:,} steps, each over a random {wording.percent(cost.probability)} of the slots, Gaussian, "
+                f"noise multiplier {wording.figure(cost.noise_multiplier)}"
+            )
+        case PureEpsilon():
+            return "noisy maximum"
+        case ZeroConcentrated():
+            return f"Gaussian, rho {wording.figure(cost.rho)}"
+
+
+def _training(manifest: Mapping[str, Any], certificate: Mapping[str, Any]) -> dict[str, str]:
+    """What a reader asks of a training, from its public settings; empty for other jobs."""
+    trainer: Mapping[str, Any] = manifest["config"].get("trainer") or {}
+    if not trainer:
+        return {}
+    facts = {"Method": f"{trainer['kind']}, profile {trainer['profile']}" if "profile" in trainer else trainer["kind"]}
+    for each in _own_releases(manifest, certificate):
+        cost = cost_from_json(each["cost"])
+        if isinstance(cost, SampledGaussian) and each["name"].endswith(f"/{TRAINING}"):
+            facts |= {
+                "Steps": f"{cost.steps:,}",
+                "Sampling rate": wording.percent(cost.probability),
+                "Noise multiplier": wording.figure(cost.noise_multiplier),
+            }
+    for key, name in TRAINING_FACTS.items():
+        value = trainer.get(key)
+        if value is not None:
+            facts[name] = wording.figure(value) if isinstance(value, int | float) else str(value)
+    public = manifest["config"].get("public")
+    return facts | {"Public images": "none" if public is None else str(public.get("name", public["kind"]))}
+
+
 def _galleries(folder: Path, classes: Sequence[str]) -> Iterable[Gallery]:
     """The first candidates, the winners of each iteration, and in the end what is released."""
     numbers = store.finished_iterations(folder / "iterations")
     samples = folder / "release" / "samples.npz"
+    for pictures in sorted((folder / "release" / "pictures").glob("*.npz")):
+        yield _loaded(pictures, pictures.stem.partition("-")[2].replace("-", " ").capitalize(), classes)
+    if not numbers and samples.exists():
+        yield _loaded(samples, "Released", classes)
     for number in numbers:
         if number == numbers[-1] and samples.exists():
-            with np.load(samples, allow_pickle=False) as released:
-                images, labels = released["x"], released["y"]
-            yield Gallery.of(f"{_when(number)}, released", classes=classes, labels=labels, images=images)
+            yield _loaded(samples, f"{_when(number)}, released", classes)
             continue
         iteration = folder / "iterations" / f"{number:03d}"
         if (iteration / "images.npz").exists():
@@ -133,6 +286,11 @@ def _galleries(folder: Path, classes: Sequence[str]) -> Iterable[Gallery]:
             yield _saved("first", _when(0), iteration, classes)
         if (iteration / "winners_x.npy").exists():
             yield _saved("winners", _when(number), iteration, classes)
+
+
+def _loaded(path: Path, title: str, classes: Sequence[str]) -> Gallery:
+    with np.load(path, allow_pickle=False) as released:
+        return Gallery.of(title, classes=classes, labels=released["y"], images=released["x"])
 
 
 def _saved(name: str, title: str, iteration: Path, classes: Sequence[str]) -> Gallery:
@@ -172,6 +330,8 @@ def _curves(folder: Path) -> Iterable[Curve]:
 
 
 def _lineages(folder: Path) -> Iterable[Lineage]:
+    if not (folder / "release" / "lineages.npz").exists():
+        return
     with np.load(folder / "release" / "lineages.npz", allow_pickle=False) as pictures:
         for number, line in enumerate((folder / "release" / "lineages.jsonl").read_text(encoding="utf-8").splitlines()):
             lineage = json.loads(line)
@@ -192,6 +352,8 @@ def _models(manifest: Mapping[str, Any]) -> Iterable[ModelUse]:
                 total[key] += value
     trusted = {each["role"] for each in manifest.get("egress", [])}
     for role, identity in manifest["identities"].items():
+        if role not in manifest["locations"]:
+            continue  # A public set is named on the certificate and asked nothing.
         counts = totals.get(role, {})
         yield ModelUse(
             role=role,
@@ -204,6 +366,28 @@ def _models(manifest: Mapping[str, Any]) -> Iterable[ModelUse]:
             sent=counts.get("sent"),
             refused=counts.get("refused"),
         )
+
+
+def closing(folder: Path, *, private: bool) -> str:
+    """What a finished run says in the end: its claim, its figures, and where things lie."""
+    lines = [statement.summary(folder), ""]
+    figures = accuracy_lines(folder, private=private)
+    if figures:
+        lines += ["accuracy on held-out real images of a classifier trained on", *figures, ""]
+    return "\n".join(
+        [
+            *lines,
+            f"report       {folder / 'release' / 'report.html'}",
+            *hint(),
+            f"private copy {folder / 'private' / 'report.html'}",
+            f"check it     privolve verify {folder}",
+        ]
+    )
+
+
+def hint() -> list[str]:
+    """One line on how to get interactive plots, where pages are static."""
+    return [] if interactive.is_installed() else [f"             {interactive.HINT}"]
 
 
 def accuracy_lines(folder: Path, *, private: bool) -> list[str]:

@@ -8,15 +8,11 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
 from ..adapters import registry
 from ..adapters.gateway import Counts, Gateway
-from ..adapters.wrappers.limited import Limits
-from ..adapters.wrappers.metered import Spending
-from ..adapters.wrappers.retrying import Patience
 from ..cache.money import dollars
 from ..cache.sqlite import SqliteStore
 from ..data.private_set import Split
@@ -25,20 +21,24 @@ from ..evaluation.report.content import ancestry
 from ..pe_engine import shares
 from ..pe_engine.evolve import Iteration, evolve
 from ..pe_engine.population import SELECTED, Candidate, Population
+from ..pe_engine.refusals import Refusals
 from ..pe_engine.schedule import Stage, Stages
+from ..pe_engine.scoring import RenderedScoring
 from ..pe_engine.selection import At, Sample, Uniform, barred, select_all_labels
 from ..pe_engine.variation import initial, vary
 from ..privacy import durable
 from ..privacy.failpoint import failpoint
-from ..privacy.ledger import Ledger, Plan
-from ..privacy.ledger_store import FILE as LEDGER_FILE
+from ..privacy.ledger import Ledger
 from ..privacy.private import Private
 from ..privacy.randomness import PublicRng
 from . import assess, certify, page, store
 from .design import Design, histogram_release, label_release
 from .evolution import EvolutionConfig
+from .gateways import CACHE_FILE, cache_folder, open_gateway
+from .ledgers import check_heads, ledger_folder, open_ledger
 from .progress import Bars
-from .run import Event, Run, heads_seen
+from .reserving import reserve
+from .run import Event, Run
 
 GALLERY_OF_A_LABEL = 14
 GALLERY_EDGE = 160
@@ -54,6 +54,8 @@ class PrivateEvolution:
         self.rng = PublicRng(config.seed)
         self.bars = Bars()
         self._counted: Mapping[str, Counts] = {}
+        self._refusals: list[Refusals] = []
+        self._classes: tuple[str, ...] = ()
 
     def go(self) -> None:
         config, run, began = self.config, self.run, time.monotonic()
@@ -64,10 +66,7 @@ class PrivateEvolution:
         Design.of(config, classes=data.train.classes, voters=data.train.count).stages()
         with ExitStack() as opened:
             ledger = opened.enter_context(open_ledger(config, data))
-            for head in heads_seen(
-                ledger_folder(config).resolve(), ledger.id, [run.folder.parent, Path("experiments")]
-            ):
-                ledger.check_head(head)
+            check_heads(config, ledger, run)
             design = Design.of(config, classes=data.train.classes, voters=data.train.count, delta=ledger.delta)
             stages = design.stages()
             gateway = opened.enter_context(self._gateway(ledger))
@@ -87,16 +86,15 @@ class PrivateEvolution:
                 private_roles=list(config.private_roles()),
                 prompts=prompts,
                 test_is_public=data.test_is_public,
+                label_shares=config.evolution.shares if isinstance(config.evolution.shares, str) else "declared",
                 signals=[vars(each) for each in design.signals(stages)],
             )
 
             # Reserve the whole plan before anything is released.
-            ledger.reserve(
-                Plan(run=run.id, partition=data.train.partition, share=design.target, releases=design.releases(run.id))
-            )
+            releases = design.releases(run.releases_as)
+            reserve(ledger, run, partition=data.train.partition, share=design.target, releases=releases)
             self._note_egress(ledger, gateway)
             run.record(ledger_head=ledger.head())
-            run.journal(Event.PLANNED, releases=len(design.releases(run.id)))
 
             final, first, voters = self._evolve(data, design, stages, ledger, gateway)
             self._publish(final, data.train.classes)
@@ -123,13 +121,15 @@ class PrivateEvolution:
         self.bars.stage("private set")
         voters = config.voters(gateway, data.train)
         if design.labels is not None:
-            name = label_release(run.id)
+            name = label_release(run.releases_as)
             counts = ledger.release(design.labels, voters, name=name, question=f"classes {len(data.train.classes)}")
             self._released(name, ledger)
             durable.write_bytes(run.release / "label_counts.json", json.dumps(counts["labels"].tolist()).encode())
             stages = design.stages(self._released_shares(counts["labels"]))
         maker = config.maker(gateway, data.train)
         scoring = config.scoring(gateway, data.train, maker, stages, self.rng)
+        self._refusals = [maker.refusals, *([scoring.refusals] if isinstance(scoring, RenderedScoring) else [])]
+        self._classes = data.train.classes
         done = store.finished_iterations(run.iterations)
         if not done:
             self.bars.stage("initial")
@@ -142,7 +142,7 @@ class PrivateEvolution:
             self.bars.stage(f"iteration {number}")
             population, embeddings = scoring.embed(population, iteration=number)
             question = design.histogram.over(embeddings, population.labels, backend=config.performance.neighbours)
-            name = histogram_release(run.id, number)
+            name = histogram_release(run.releases_as, number)
             released = ledger.release(question, voters, name=name, question=question.question)
             self._released(name, ledger)
             return population, barred(released["histogram"], embeddings)
@@ -295,8 +295,12 @@ class PrivateEvolution:
             role: {key: value - getattr(before.get(role), key, 0) for key, value in vars(counts).items()}
             for role, counts in now.items()
         }
+        refused: dict[str, Mapping[str, int]] = {}
+        for each in self._refusals:
+            refused.update(each.taken(self._classes))
         self.run.record(
             requests={**self.run.manifest.get("requests", {}), part: spent},
+            refusals={**self.run.manifest.get("refusals", {}), part: refused},
             money={"micro_dollars": dict(gateway.spent()), **vars(gateway.money())},
         )
 
@@ -304,21 +308,16 @@ class PrivateEvolution:
 
     def _gateway(self, ledger: Ledger) -> Gateway:
         config = self.config
-        folder = cache_folder(config)
-        return Gateway(
+        return open_gateway(
             {role: config.adapters[role] for role in config.roles() if role in config.adapters},
+            budget=config.budget,
+            performance=config.performance,
             trust=config.trust,
-            store=SqliteStore(folder / "answers.db"),
+            store=SqliteStore(cache_folder(config.performance) / CACHE_FILE),
             private_dir=ledger_folder(config) / "answers",
             key=ledger.key,
             namespace=self.run.namespace,
             scope=self.run.id,
-            chunk=config.performance.chunk,
-            concurrency=config.performance.concurrency,
-            patience=Patience(deadline_s=config.performance.deadline_s),
-            mode=config.performance.cache_mode,
-            spending=spending(config),
-            limits={role: Limits(**vars(limits)) for role, limits in config.performance.limits.items()},
             progress=self.bars,
         )
 
@@ -335,44 +334,6 @@ def figures(ledger: Ledger, gateway: Gateway) -> str:
         return epsilon
     of = "" if money.cap is None else f" of {dollars(money.cap)}"
     return f"{epsilon}, {dollars(money.spent)}{of}"
-
-
-def open_ledger(config: EvolutionConfig, data: Split) -> Ledger:
-    """The private set's ledger, made at its first run: the delta of that run, if it states one, is the ledger's."""
-    privacy = config.privacy
-    total = None
-    if privacy.total_epsilon is not None and privacy.total_delta is not None:
-        total = (privacy.total_epsilon, privacy.total_delta)
-    return Ledger.create_or_open(
-        ledger_folder(config),
-        name=config.data.name,
-        slots=data.train.count,
-        unit=privacy.unit,
-        relation=privacy.relation,
-        delta=None if (ledger_folder(config) / LEDGER_FILE).exists() else privacy.delta,
-        total=total,
-        purpose=config.purpose,
-        records=data.train.records,
-        declare_disjoint=privacy.declare_disjoint,
-    )
-
-
-def ledger_folder(config: EvolutionConfig) -> Path:
-    return Path(config.privacy.ledger) if config.privacy.ledger else Path("ledgers") / config.data.name
-
-
-def cache_folder(config: EvolutionConfig) -> Path:
-    return Path(config.performance.cache) if config.performance.cache else Path("experiments") / ".cache"
-
-
-def spending(config: EvolutionConfig) -> Spending:
-    """The rules of the run's money."""
-    budget = config.budget
-    return Spending(
-        max_cost=budget.micro,
-        allow_unknown_prices=budget.allow_unknown_prices,
-        images_again=budget.lost_images == "again",
-    )
 
 
 def say_signal(design: Design, stages: Stages) -> None:

@@ -22,12 +22,32 @@ from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from .. import __version__
 from ..privacy import durable
 from ..privacy.private import OperationalError
-from .job import InputError, JobConfig
+from .job import InputError
+
+
+class Described(Protocol):
+    """What a run is of: a job, a suite, an evaluation."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def subject(self) -> str:
+        """What it is about, in the folder's name."""
+        ...
+
+    def resolved(self) -> dict[str, Any]:
+        """Every setting that can change the result, as JSON."""
+        ...
+
+    def digest(self) -> str:
+        """Equal for equal results."""
+        ...
 
 
 class Event(StrEnum):
@@ -54,10 +74,19 @@ class Run:
         self._lock = lock
 
     @classmethod
-    def open(cls, config: JobConfig, *, root: Path, out: Path | None = None, reuse: str | None = None) -> Self:
+    def open(
+        cls,
+        config: Described,
+        *,
+        root: Path,
+        out: Path | None = None,
+        reuse: str | None = None,
+        releases_as: str | None = None,
+    ) -> Self:
         """The run of `config` under `root` (or in `out`): an unfinished or finished one if there is one, else a new one.
 
         `reuse` names the answers to share with other runs of that name; a run keeps to the name it began with.
+        `releases_as` is `PLAN/CELL` where the run is a cell of a suite whose joint plan PLAN holds its releases.
 
         Raises InputError when `out` holds something else, when it cannot be written, or when another process has the run.
         """
@@ -77,7 +106,13 @@ class Run:
             before = _before(folder, config, digest)
             if before is not None and reuse not in (None, before.get("reuse")):
                 raise InputError(f"--reuse {reuse}: {folder} began with other answers; name another folder with --out")
-            manifest = before or {**_manifest(folder, config, digest), **({"reuse": reuse} if reuse else {})}
+            if before is not None and releases_as != before.get("releases_as"):
+                raise InputError(f"{folder}: belongs to another plan; name another folder with --out")
+            chosen = {"reuse": reuse, "releases_as": releases_as}
+            manifest = before or {
+                **_manifest(folder, config, digest),
+                **{key: value for key, value in chosen.items() if value},
+            }
             run = cls(folder, manifest, lock, is_resumed=before is not None)
             run._prepare()
         except BaseException:
@@ -89,6 +124,16 @@ class Run:
     def id(self) -> str:
         """The name of this run in the ledger: the folder's name and a random part, so that no two runs share it."""
         return self._manifest["id"]
+
+    @property
+    def releases_as(self) -> str:
+        """How the names of its releases begin: its id, or in a suite with a joint plan `PLAN/CELL`."""
+        return self._manifest.get("releases_as", self.id)
+
+    @property
+    def planned_by(self) -> str:
+        """Whose plan in the ledger holds its releases: its own, or its suite's."""
+        return self.releases_as.partition("/")[0]
 
     @property
     def namespace(self) -> str:
@@ -206,7 +251,8 @@ def heads_seen(ledger: Path, identity: str, roots: Collection[Path]) -> set[str]
     By its place, so that one made anew in the place of a lost one is noticed, and by its id, so that it may be moved.
     """
     heads: set[str] = set()
-    for path in {path.resolve() for root in roots for path in root.glob("*/run.json")}:
+    found = (path for root in roots for pattern in ("*/run.json", "*/cells/*/run.json") for path in root.glob(pattern))
+    for path in {path.resolve() for path in found}:
         try:
             manifest = read_manifest(path.parent)
         except InputError:
@@ -217,7 +263,7 @@ def heads_seen(ledger: Path, identity: str, roots: Collection[Path]) -> set[str]
     return heads
 
 
-def find(root: Path, config: JobConfig, digest: str) -> Path | None:
+def find(root: Path, config: Described, digest: str) -> Path | None:
     """The folder of an earlier run of the same settings."""
     for path in sorted(root.glob(f"*-{config.kind}-{config.subject}-{digest[:4]}*/run.json")):
         if read_manifest(path.parent).get("config_digest") == digest:
@@ -225,7 +271,7 @@ def find(root: Path, config: JobConfig, digest: str) -> Path | None:
     return None
 
 
-def _new_folder(root: Path, config: JobConfig, digest: str) -> Path:
+def _new_folder(root: Path, config: Described, digest: str) -> Path:
     name = f"{dt.date.today().isoformat()}-{config.kind}-{config.subject}-{digest[:4]}"
     folder, again = root / name, 1
     while (folder / "run.json").exists():
@@ -254,7 +300,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise InputError(f"{path}: damaged; restore it, or start a new run with another --out") from None
 
 
-def _before(folder: Path, config: JobConfig, digest: str) -> dict[str, Any] | None:
+def _before(folder: Path, config: Described, digest: str) -> dict[str, Any] | None:
     """The manifest of the run that `folder` holds; None if it holds none yet.
 
     A command that was refused before its plan was reserved leaves no run: the corrected one takes its folder over.
@@ -274,7 +320,7 @@ def _before(folder: Path, config: JobConfig, digest: str) -> dict[str, Any] | No
     )
 
 
-def _manifest(folder: Path, config: JobConfig, digest: str) -> dict[str, Any]:
+def _manifest(folder: Path, config: Described, digest: str) -> dict[str, Any]:
     return {
         "format": 1,
         "id": f"{folder.name}-{secrets.token_hex(4)}",

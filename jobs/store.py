@@ -83,24 +83,33 @@ def save_release(folder: Path, population: Population, classes: Sequence[str], *
     if not len(pictured):
         return
     pixels = np.stack([candidate.image.pixels for candidate in pictured if candidate.image is not None])
-    durable.write_bytes(folder / "samples.npz", as_bytes.npz({"x": pixels, "y": pictured.labels}, compressed=True))
+    save_images(folder, pixels, pictured.labels, classes, pictures=pictures)
+
+
+def save_images(
+    folder: Path, pixels: np.ndarray, labels: np.ndarray, classes: Sequence[str], *, pictures: bool
+) -> None:
+    """`samples.npz` (x, y), and with `pictures` the images and the list of their checksums."""
+    samples = as_bytes.npz({"x": pixels, "y": labels}, compressed=True)
     if not pictures:
+        durable.write_bytes(folder / "samples.npz", samples)
         return
     images = folder / "images"
     shutil.rmtree(images, ignore_errors=True)
     images.mkdir()
 
     def written(number: int) -> str:
-        name = f"{_file_name(classes[pictured.candidates[number].label])}_{number:06d}.png"
+        name = f"{_file_name(classes[int(labels[number])])}_{number:06d}.png"
         content = _png(pixels[number])
         (images / name).write_bytes(content)
         return f"{hashlib.sha256(content).hexdigest()}  images/{name}\n"
 
     # Making thousands of small files is the file system's time, not ours.
     with ThreadPoolExecutor(max_workers=4) as pool:
-        checksums = list(pool.map(written, range(len(pictured)), chunksize=64))
+        checksums = list(pool.map(written, range(len(pixels)), chunksize=64))
     durable.sync_folder(images)
     durable.write_bytes(folder / "images.sha256", "".join(checksums).encode())
+    durable.write_bytes(folder / "samples.npz", samples)
 
 
 def save_lineages(folder: Path, lineages: Sequence[tuple[str, Sequence[Candidate]]]) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import zipfile
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+
+_NAME = re.compile(r"[A-Za-z_]\w*(/\w+(\.\w+)*)*", re.ASCII)
+"""`histogram`, or `weights/` and the name of a parameter, as in `weights/blocks.0.bias`."""
 
 
 def npy(array: np.ndarray) -> bytes:
@@ -39,7 +43,7 @@ def released(outputs: Mapping[str, np.ndarray]) -> bytes:
     if not outputs:
         raise ValueError("a release has at least one array")
     for name, array in outputs.items():
-        if not name.isidentifier() or np.asarray(array).dtype.kind not in "biuf":
+        if not _NAME.fullmatch(name) or np.asarray(array).dtype.kind not in "biuf":
             raise TypeError("a release is made of named arrays of numbers")
     return npz(outputs)
 

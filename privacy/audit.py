@@ -83,7 +83,7 @@ def audit(
     """
     cost = mechanism().cost
     if not isinstance(cost, DiscreteGaussian):
-        raise ValueError(f"audit knows discrete Gaussian noise, not {type(cost).__name__}; a trainer has its own audit")
+        raise ValueError(f"audit knows discrete Gaussian noise, not {type(cost).__name__}; see audit_sampled")
     replay = _Replay(secret())
     try:
         output = mechanism()(replay, data())
@@ -101,7 +101,7 @@ def audit(
         return AuditReport(rows=(*rows, AuditRow(name="noise scale", passed=False, detail="nothing is released")))
     drawn = np.concatenate([noise() for _ in range(max(math.ceil(samples / clean.size), 2))])
     rows += noise_rows(drawn, cost.scale, width=clean.size)
-    rows.append(_seeds_row(noise))
+    rows.append(seeds_row(noise))
     vanishing = next((neighbour for neighbour in neighbours if neighbour.contributions == 1), None)
     if vanishing is not None and runs > 0:
         rows.append(_many_runs_row(mechanism, data, vanishing, source, cost, runs=runs, delta=delta))
@@ -301,7 +301,7 @@ def _correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     return abs(float(np.mean(one * other))) / power * math.sqrt(size) / 8
 
 
-def _seeds_row(noise: Callable[[], NDArray[np.float64]]) -> AuditRow:
+def seeds_row(noise: Callable[[], NDArray[np.float64]]) -> AuditRow:
     """Seeding every global generator before two series of releases must not make their noise alike."""
     series: list[NDArray[np.float64]] = []
     for _ in range(2):

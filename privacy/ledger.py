@@ -29,6 +29,7 @@ from .ledger_book import (
     NOTES,
     SYSTEM_NOISE,
     Book,
+    Checkpoint,
     Loss,
     Plan,
     PlannedRelease,
@@ -52,13 +53,14 @@ from .ledger_errors import (
     SetOverlaps,
     TermsDiffer,
 )
-from .ledger_gate import Gate
+from .ledger_gate import Gate, Masks
 from .ledger_store import Draft, LedgerStore, make_folder, root_key, root_locked
 from .mechanism import (
     JSON,
     CalibratedMechanism,
     PrivateInput,
     Relation,
+    SampledGaussian,
 )
 from .private import OperationalError, Private, PrivateStageError, guarded, open_private
 from .randomness import SecretRng, SystemRng
@@ -66,6 +68,7 @@ from .randomness import SecretRng, SystemRng
 __all__ = [
     "BindingChanged",
     "BudgetExceeded",
+    "Checkpoint",
     "Ledger",
     "LedgerBusy",
     "LedgerDamaged",
@@ -79,6 +82,7 @@ __all__ = [
     "RolledBack",
     "SetOverlaps",
     "TermsDiffer",
+    "assist",
 ]
 
 In = TypeVar("In", bound=PrivateInput)
@@ -238,7 +242,13 @@ class Ledger:
         self._append(Draft(kind="plan", run=plan.run, body=body))
 
     def release(
-        self, mechanism: CalibratedMechanism[In], data: Private[In], *, name: str, question: str
+        self,
+        mechanism: CalibratedMechanism[In],
+        data: Private[In],
+        *,
+        name: str,
+        question: str,
+        checkpoint: Checkpoint | None = None,
     ) -> Mapping[str, np.ndarray]:
         """The mechanism's noisy answer on `data`, charged to the plan that holds `name`.
 
@@ -246,21 +256,39 @@ class Ledger:
         mechanism and versions give back the saved answer; the same name with any other is refused. After a crash the
         noise is drawn afresh, three attempts for one charge. Raises before `data` is read whatever does not depend on it.
 
-        Formal guarantee: whatever returns was charged, durably, before its first noise was drawn; a plan costs at most its
-        share; there is one answer under a name.
+        A long release goes on from its newest durable `checkpoint`, and draws the steps after it alone. That is no new
+        attempt, if the last one came further than where it began; the chain then says `continued`.
+
+        Formal guarantee: whatever returns was charged, durably and whole, before its first noise was drawn; a plan costs at
+        most its share; there is one answer under a name; no step of a checkpoint that was gone on from, or shown, is drawn
+        again.
         """
         if self._releasing:
             raise LedgerError(f"release {name}: a mechanism may not release in its turn")
         self._releasing = True
         try:
-            return self._released(mechanism, data, name=name, question=question)
+            return self._released(mechanism, data, name=name, question=question, checkpoint=checkpoint)
         finally:
             self._releasing = False
 
+    def shown(self, name: str, checkpoint: Checkpoint) -> None:
+        """Chain that something made of a durable checkpoint is about to be shown; called while the release `name` runs."""
+        if not self._releasing:
+            raise LedgerError(f"release {name}: nothing of a checkpoint is shown unless its release runs")
+        body = {"name": name, "attempt": len(self._book.attempts(name)), **_checkpoint(checkpoint)}
+        found = self._book.release_named(name)
+        self._append(Draft(kind="shown", run=found[0].run if found else "", body=body))
+
     def _released(
-        self, mechanism: CalibratedMechanism[In], data: Private[In], *, name: str, question: str
+        self,
+        mechanism: CalibratedMechanism[In],
+        data: Private[In],
+        *,
+        name: str,
+        question: str,
+        checkpoint: Checkpoint | None,
     ) -> Mapping[str, np.ndarray]:
-        run, charge = self._charge(mechanism, name=name, question=question)
+        run, charge = self._charge(mechanism, name=name, question=question, checkpoint=checkpoint)
         attempts = self._book.attempts(name)
 
         # The first look at private values.
@@ -275,14 +303,21 @@ class Ledger:
             return self._saved(name, attempts[-1].output["sha256"])
 
         # Query, charge at the gate, draw.
+        ended = {"name": name, "attempt": charge["attempt"]}
+        private = {"input": keyed, "time": int(time.time())}
+        drafts: list[Draft] = []
+        if charge["attempt"] > len(attempts):
+            drafts.append(Draft(kind="charge", run=run, body=charge, private=private))
+        if checkpoint is not None:
+            drafts.append(Draft(kind="continued", run=run, body={**ended, **_checkpoint(checkpoint)}))
+
         def durable_charge() -> None:
             failpoint("ledger-before-charge")
-            private = {"input": keyed, "time": int(time.time())}
-            self._append(Draft(kind="charge", run=run, body=charge, private=private), point="ledger-during-charge")
+            self._append(*drafts, point="ledger-during-charge")
             failpoint("ledger-after-charge")
 
-        gate = Gate(self._secret or SystemRng(), mechanism.cost, durable_charge)
-        ended = {"name": name, "attempt": charge["attempt"]}
+        done = checkpoint.step if checkpoint else 0
+        gate = Gate(self._secret or SystemRng(), mechanism.cost, durable_charge, done=done)
         try:
             content = guarded(
                 lambda value: arrays.released(mechanism(gate, value)), open_private(data), stage=f"release {name}"
@@ -301,6 +336,9 @@ class Ledger:
             raise
         finally:
             gate.close()
+        if checkpoint is not None and gate.steps_left == 0 and not gate.refusal:
+            durable_charge()
+            gate.charged = True
         if gate.refusal or not gate.charged:
             if gate.charged:
                 self._append(Draft(kind="failed", run=run, body=ended))
@@ -315,8 +353,13 @@ class Ledger:
         failpoint("ledger-after-save")
         return arrays.unpacked(content)
 
-    def _charge(self, mechanism: CalibratedMechanism[In], *, name: str, question: str) -> tuple[str, dict[str, Any]]:
-        """The run and the body of the charge that a release needs now; refuses what the plan or the past does not allow."""
+    def _charge(
+        self, mechanism: CalibratedMechanism[In], *, name: str, question: str, checkpoint: Checkpoint | None
+    ) -> tuple[str, dict[str, Any]]:
+        """The run and the body of the charge that a release needs now; refuses what the plan or the past does not allow.
+
+        Its attempt is the last one if that was answered, or is gone on with.
+        """
         from .accounting import cost_to_json
 
         book = self._book
@@ -331,9 +374,11 @@ class Ledger:
         if not question:
             raise LedgerError(f"release {name} has no question; give the digest of all that is public in it.")
         attempts = book.attempts(name)
+        released = bool(attempts) and attempts[-1].outcome == "released"
+        again = released or book.goes_on(name, checkpoint)
         charge: dict[str, Any] = {
             "name": name,
-            "attempt": len(attempts) + 1,
+            "attempt": len(attempts) + (not again),
             "plan": plan_digest(plan),
             "cost": cost_to_json(planned.cost),
             "mechanism": dict(mechanism.describe()),
@@ -354,11 +399,16 @@ class Ledger:
                     f"release {name} was charged with another {', '.join(differs)}. Restore what was there then, or begin a "
                     "new run."
                 )
-            if attempts[-1].outcome != "released" and book.above_share(plan.run, another=name):
+            if not again and book.above_share(plan.run, another=name):
                 raise BudgetExceeded(
                     f"release {name} was attempted {len(attempts)} times without an answer, and one more would be charged "
                     "anew, above this run's share. Begin a new run: change `seed`, or name another folder with --out."
                 )
+        if not released and (why := book.misplaced(name, checkpoint)):
+            raise LedgerError(
+                f"release {name} cannot begin {f'from step {checkpoint.step}' if checkpoint else 'anew'}: {why}. Put the newest "
+                "checkpoint back, or begin a new run."
+            )
         return plan.run, charge
 
     def certified(self, run: str, body: Mapping[str, JSON]) -> Entry:
@@ -374,14 +424,27 @@ class Ledger:
             )
         return arrays.unpacked(content)
 
-    def _append(self, draft: Draft, *, output: tuple[str, bytes] | None = None, point: str = "") -> Entry:
-        self._store.append([draft], read=self._book.add, output=output, point=point)
+    def _append(self, *drafts: Draft, output: tuple[str, bytes] | None = None, point: str = "") -> Entry:
+        self._store.append(drafts, read=self._book.add, output=output, point=point)
         self._remember()
         return self._store.entries[-1]
 
     def _remember(self) -> None:
         name = self._store.private_part(1)["name"]
         ledger_witness.remember(self.id, name=name, directory=self._store.directory, head=self.head())
+
+
+def assist(mechanism: CalibratedMechanism[In], data: Private[In], *, secret: SecretRng | None = None) -> None:
+    """Do this process's part of a release that is spread over several, one of which holds the ledger and answers.
+
+    Formal guarantee: this process draws who takes part, from a secret source of its own, and no noise; it gives nothing back.
+    What it hands to the process that charges is a part of the clean sum, which stays inside the mechanism.
+    """
+    cost = mechanism.cost
+    if not isinstance(cost, SampledGaussian):
+        raise LedgerError("only steps on a sample are spread over several processes")
+    masks = Masks(secret or SystemRng(), cost)
+    guarded(lambda value: mechanism(masks, value), open_private(data), stage="helping with a release")
 
 
 # --- opening ----------------------------------------------------------------------------------------------------------
@@ -564,6 +627,10 @@ def _framed(first: bytes, parts: Iterator[bytes]) -> Iterator[bytes]:
     for part in parts:
         yield memoryview(part).nbytes.to_bytes(8, "big")
         yield part
+
+
+def _checkpoint(checkpoint: Checkpoint) -> dict[str, JSON]:
+    return {"step": checkpoint.step, "checkpoint": checkpoint.sha256}
 
 
 def _noise_name(secret: SecretRng | None) -> str:

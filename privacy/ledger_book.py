@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from . import ledger_chain as chain
 from .ledger_chain import Entry
-from .mechanism import Cost, PrivacyTarget, Relation
+from .mechanism import Cost, PrivacyTarget, Relation, SampledGaussian
 
 FREE_ATTEMPTS = 3
 """So many attempts at one release, all but the last ended by a crash, are paid by one charge."""
@@ -84,12 +84,25 @@ class Loss:
         return _minus(self.total[0], self.epsilon), _minus(self.total[1], self.delta)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What a long release had come to after `step` of its steps, stored durably under this SHA-256."""
+
+    step: int
+    sha256: str
+
+
 @dataclass(kw_only=True)
 class Attempt:
-    """One charge under a name and how it ended: "open" until saved or failed, and open for ever after a crash."""
+    """One charge under a name and how it ended: "open" until saved or failed, and open for ever after a crash.
+
+    `continued`: the checkpoints that it went on from. `shown`: those of which anything was shown.
+    """
 
     seq: int
     body: dict[str, Any]
+    continued: list[Checkpoint] = field(default_factory=list[Checkpoint])
+    shown: list[Checkpoint] = field(default_factory=list[Checkpoint])
     outcome: Literal["open", "failed", "released"] = "open"
     output: dict[str, Any] = field(default_factory=dict[str, Any])
 
@@ -172,6 +185,8 @@ class Book:
             "opened": self._opened,
             "plan": self._planned,
             "charge": self._charged,
+            "continued": self._continued,
+            "shown": self._shown,
             "failed": self._failed,
             "release": self._released,
             "certified": self.certified.append,
@@ -202,6 +217,36 @@ class Book:
     def attempts(self, name: str) -> list[Attempt]:
         """The attempts at a release, first to last."""
         return self._attempts.get(name, [])
+
+    def goes_on(self, name: str, checkpoint: Checkpoint | None) -> bool:
+        """Whether work from `checkpoint` goes on with the last attempt: it came further since it last began.
+
+        If not, it is one attempt more.
+        """
+        attempts = self.attempts(name)
+        if checkpoint is None or not attempts or attempts[-1].outcome != "open":
+            return False
+        return checkpoint.step > max((begun.step for begun in attempts[-1].continued), default=0)
+
+    def misplaced(self, name: str, checkpoint: Checkpoint | None) -> str:
+        """Why no attempt at a release may begin from `checkpoint` (None: from nothing); "" if one may.
+
+        What was gone on from, or shown, is fixed: no step before it is drawn a second time.
+        """
+        known = [one for attempt in self.attempts(name) for one in (*attempt.continued, *attempt.shown)]
+        furthest = max(known, key=lambda one: one.step, default=None)
+        if checkpoint is not None:
+            if not self.attempts(name):
+                return "it is of no attempt that was charged here"
+            found = self.release_named(name)
+            cost = found[1].cost if found else None
+            if not isinstance(cost, SampledGaussian) or not 1 <= checkpoint.step <= cost.steps:
+                return f"there is no step {checkpoint.step} in what was planned"
+        if furthest is None or (checkpoint is not None and checkpoint.step > furthest.step):
+            return ""
+        if checkpoint is None or checkpoint.step < furthest.step:
+            return f"it is older than step {furthest.step}, from which this release went on, or of which something was shown"
+        return "" if checkpoint == furthest else f"step {checkpoint.step} had another outcome before"
 
     def charged(self, run: str) -> bool:
         """Whether anything of the run's plan was ever charged."""
@@ -390,6 +435,28 @@ class Book:
             raise Contradiction(entry, f"binds {name!r} to something else than before")
         self._attempts.setdefault(name, []).append(attempt)
 
+    def _continued(self, entry: Entry) -> None:
+        attempt, checkpoint = self._checkpointed(entry)
+        name: str = entry.body["name"]
+        if not self.goes_on(name, checkpoint):
+            raise Contradiction(entry, f"goes on with {name!r} from where it began before")
+        if why := self.misplaced(name, checkpoint):
+            raise Contradiction(entry, f"begins {name!r} at a wrong checkpoint: {why}")
+        attempt.continued.append(checkpoint)
+
+    def _shown(self, entry: Entry) -> None:
+        attempt, checkpoint = self._checkpointed(entry)
+        if why := self.misplaced(entry.body["name"], checkpoint):
+            raise Contradiction(entry, f"shows a wrong checkpoint of {entry.body['name']!r}: {why}")
+        attempt.shown.append(checkpoint)
+
+    def _checkpointed(self, entry: Entry) -> tuple[Attempt, Checkpoint]:
+        attempt = self._open_attempt(entry)
+        step, sha256 = entry.body["step"], entry.body["checkpoint"]
+        if type(step) is not int or not isinstance(sha256, str) or len(sha256) != 64:
+            raise Contradiction(entry, "names no checkpoint")
+        return attempt, Checkpoint(step=step, sha256=sha256)
+
     def _failed(self, entry: Entry) -> None:
         self._open_attempt(entry).outcome = "failed"
 
@@ -401,7 +468,7 @@ class Book:
     def _open_attempt(self, entry: Entry) -> Attempt:
         attempts = self.attempts(entry.body["name"])
         if not attempts or attempts[-1].outcome != "open" or entry.body["attempt"] != len(attempts):
-            raise Contradiction(entry, f"ends an attempt at {entry.body['name']!r} that no charge began")
+            raise Contradiction(entry, f"is of an attempt at {entry.body['name']!r} that no charge began")
         return attempts[-1]
 
 

@@ -22,7 +22,7 @@ from . import ledger_chain as chain
 from .durable import write_bytes
 from .failpoint import failpoint
 from .ledger import Ledger
-from .ledger_book import Book, Loss
+from .ledger_book import Attempt, Book, Loss
 from .ledger_chain import ChainBroken, Entry
 from .ledger_errors import LedgerError
 from .ledger_store import read_entries
@@ -316,8 +316,17 @@ def _release(book: Book, run: str, name: str) -> dict[str, Any]:
         "cost": cost_to_json(found[1].cost),
         "paid": book.copies(name),
         "attempts": len(attempts),
+        **{key: count for key, count in _checkpoints(attempts).items() if count},
         "output": attempts[-1].output if attempts and attempts[-1].outcome == "released" else None,
         **{key: last.get(key) for key in ("mechanism", "question", "noise", "code", "libraries")},
+    }
+
+
+def _checkpoints(attempts: Sequence[Attempt]) -> dict[str, int]:
+    """How often a release went on from a checkpoint, and how many checkpoints something was shown of."""
+    return {
+        "continued": sum(len(attempt.continued) for attempt in attempts),
+        "shown": sum(len(attempt.shown) for attempt in attempts),
     }
 
 
@@ -444,6 +453,8 @@ def _text(document: Mapping[str, Any]) -> str:
     for release in document["releases"]:
         cost = ", ".join(f"{key} {value}" for key, value in release["cost"].items() if key != "kind")
         again = f", paid {release['paid']} times" if release["paid"] > 1 else ""
+        if release.get("continued"):
+            again += f", continued {release['continued']} times from a checkpoint"
         unfinished = "" if release["output"] else " (no output)"
         lines.append(f"  {release['name']}: {release['cost']['kind']} ({cost}){again}{unfinished}")
     for title, items in (

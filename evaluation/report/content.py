@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -85,17 +86,32 @@ class Gallery:
         return cls(title=title, pictures=pictures)
 
 
+Look = Literal["line", "level", "front", "rings", "crosses"]
+"""How a series is drawn: points on a line; a height to compare with; a staircase of what nobody beats; figures published
+elsewhere; and those of them whose privacy claim does not hold."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """One line of a curve; a point whose y is NaN is a gap."""
+    """One line of a curve; a point whose y is NaN is a gap.
+
+    Where given, `labels` names each point and `low` and `high` are its interval (equal ends: none).
+    """
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
+    labels: Sequence[str] = ()
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
+    look: Look = "line"
 
     def __post_init__(self) -> None:
         if len(self.x) != len(self.y):
             raise ReportError(f"series {self.name!r} has {len(self.x)} x and {len(self.y)} y")
+        for name, column in (("labels", self.labels), ("low", self.low), ("high", self.high)):
+            if column and len(column) != len(self.x):
+                raise ReportError(f"series {self.name!r} has {len(column)} {name} for {len(self.x)} points")
 
     @property
     def points(self) -> list[tuple[float, float]]:
@@ -113,6 +129,21 @@ class Curve:
     series: tuple[Series, ...]
     protected: bool
     description: str = ""
+    unit: str = ""
+    """Of y, as in a score."""
+    logarithmic: bool = False
+    """The x axis; ignored where an x is not positive."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """One release of the run: what was asked, the noise in words, and the epsilon it would have alone at the run's delta."""
+
+    name: str
+    kind: Literal["query", "training"]
+    noise: str
+    alone: float
+    paid: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +221,9 @@ class ReportData:
     claim: Claim | None = None
     galleries: tuple[Gallery, ...] = ()
     curves: tuple[Curve, ...] = ()
+    releases: tuple[Release, ...] = ()
+    training: Mapping[str, str] = field(default_factory=dict)
+    """Public settings of a training, by what they are called."""
     signal: tuple[SignalRow, ...] = ()
     lineages: tuple[Lineage, ...] = ()
     models: tuple[ModelUse, ...] = ()

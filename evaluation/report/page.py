@@ -1,25 +1,14 @@
-"""`render`: one run as one self-contained HTML page.
-
-Decision: no script, no font, no request. The page states a content security policy that forbids them, names its own
-stylesheet by hash, and escapes every text, so that a caption written by a model can do nothing but be read.
-"""
+"""`render`: one run as one self-contained HTML page."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
-
-import jinja2
-from markupsafe import Markup
 
 from ..metric import SHARE, Score
-from . import pictures, wording
+from . import pictures, shell, wording
 from .content import Gallery, Lineage, Picture, ReportData, RunFacts
-from .plots import plot
 
 PICTURES_IN_ALL = 320
 """Shown of the last population; a label gets its part of it, between 4 and `PICTURES_OF_A_LABEL`."""
@@ -34,46 +23,32 @@ COLUMNS = 8
 """The most labels and the most points of the run that are shown."""
 
 
-def render(data: ReportData, *, public_only: bool) -> str:
-    """The page. With `public_only` whatever is unprotected is left out first; without it a banner says not to publish."""
+def render(data: ReportData, *, public_only: bool, library: str | None = None) -> str:
+    """The page. With `public_only` whatever is unprotected is left out first; without it a banner says not to publish.
+
+    `library` is `interactive.library()`, for plots that can be explored; without it they are static and no script is there.
+    """
     content = data.public() if public_only else data
-    style = _resource("page.css")
-    digest = base64.b64encode(hashlib.sha256(style.encode("utf-8")).digest()).decode("ascii")
-    return _template().render(
+    plots = shell.drawn(content.curves, library)
+    grid = _grid(content.galleries)
+    return shell.page(
+        "page.jinja",
+        curves=plots,
+        library=library,
         data=content,
         public_only=public_only,
-        style=Markup(style),  # noqa: S704  our own file
-        policy=f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
         cover=_cover(content.galleries),
-        grid=_grid(content.galleries),
+        grid=grid,
+        what="Images" if grid is None or any(row.pictured for row in grid[1]) else "Texts",
         evolution=_evolution(content.galleries),
         lineages=[_lineage(lineage) for lineage in content.lineages],
-        plots=[drawn for curve in content.curves if (drawn := plot(curve))],
+        plots=plots,
         columns=_columns(content.scores),
         signal_top=max((max(row.expected_votes, row.noise_scale) for row in content.signal), default=0.0) or 1.0,
+        releases_top=_top(release.alone for release in content.releases),
         verifiable=bool(content.verify) or content.facts != RunFacts(),
         advice=list(dict.fromkeys(row.advice for row in content.signal if row.advice)),
     )
-
-
-@cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        loader=jinja2.FunctionLoader(_resource),
-    )
-    environment.filters.update(
-        figure=wording.figure, bound=wording.bound, percent=wording.percent, duration=wording.duration
-    )
-    return environment.get_template("page.jinja")
-
-
-def _resource(name: str) -> str:
-    """A file beside this one, with the line ends that the browser will see when it hashes it."""
-    return resources.files(__package__ or "").joinpath(name).read_text("utf-8").replace("\r\n", "\n")
 
 
 @dataclass(frozen=True)
@@ -108,6 +83,12 @@ class Column:
 
     first: Score
     rows: tuple[tuple[Score, str, str, float | None], ...]
+
+
+def _top(values: Iterable[float]) -> float:
+    """The largest, for the bars beside them; 0 where there is no scale for one."""
+    known = list(values)
+    return max(known) if known and all(map(math.isfinite, known)) else 0.0
 
 
 def _tile(picture: Picture, words: str) -> Tile:
@@ -156,7 +137,7 @@ def _evolution(
         cells: list[pictures.Encoded | None] = []
         for gallery in shown:
             images = [picture.pixels for picture in gallery.pictures.get(label, ()) if picture.pixels is not None][:6]
-            cells.append(pictures.montage(images, columns=3) if images else None)
+            cells.append(pictures.montage(images, columns=3, edge=28 if len(shown) > 3 else 40) if images else None)
         rows.append((label, cells))
     if not any(cell for _, cells in rows for cell in cells):
         return None

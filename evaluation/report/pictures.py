@@ -41,8 +41,8 @@ def encode(pixels: np.ndarray) -> Encoded:
     return Encoded(_uri(image, "JPEG"), image.width, image.height, False)
 
 
-def montage(images: Sequence[np.ndarray], *, columns: int) -> Encoded:
-    """Several images as one, row by row, with a gap of one pixel; only the first if they are not tiny."""
+def montage(images: Sequence[np.ndarray], *, columns: int, edge: int = 28) -> Encoded:
+    """Several images as one, row by row, with a gap of one pixel, each at least `edge` wide; only the first if not tiny."""
     if max(max(image.shape[:2]) for image in images) > TINY:
         first = encode(images[0])
         return Encoded(first.uri, -(-first.width // 2), -(-first.height // 2), False)
@@ -57,7 +57,7 @@ def montage(images: Sequence[np.ndarray], *, columns: int) -> Encoded:
         cell = sheet[top : top + image.shape[0], left : left + image.shape[1]]
         cell[..., :-1] = image if image.ndim == 3 else image[..., None]
         cell[..., -1] = 255
-    scale = max(1, -(-28 // width))
+    scale = max(1, -(-edge // width))
     return Encoded(_uri(sheet, "PNG"), sheet.shape[1] * scale, sheet.shape[0] * scale, True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from decimal import ROUND_CEILING, Decimal
 
 from ..metric import SHARE, Score
@@ -56,6 +57,15 @@ def in_unit(value: float, score: Score) -> str:
     if score.unit == SHARE:
         return percent(value)
     return figure(value) + (f" {score.unit}" if score.unit else "")
+
+
+def short(text: str) -> str:
+    """With long digests cut, for headings; the notes below give them in full.
+
+    >>> short("privolve pixels 1-562a2b42486d98f3")
+    'privolve pixels 1-562a2b…'
+    """
+    return re.sub(r"\b([0-9a-f]{6})[0-9a-f]{6,}\b", r"\1…", text)
 
 
 def duration(seconds: float) -> str:

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from privolve.evaluation.comparison import Cell, Comparison, Group, Samples
 from privolve.evaluation.metric import Score
 from privolve.evaluation.report.content import (
     Ancestor,
@@ -282,6 +283,68 @@ def page_of(digits: tuple[np.ndarray, np.ndarray]) -> Callable[..., ReportData]:
                 duration_s=77.05,
             ),
             verify="privolve verify experiments/2026-11-22-dpiti-digits-3fa9",
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def comparison_of(digits: tuple[np.ndarray, np.ndarray]) -> Callable[..., Comparison]:
+    """Makes a comparison: on MNIST's names, so that published figures stand beside it, with everything that may not leave."""
+    images, targets = digits
+
+    def make(*, seeds: int = 3, hostile: bool = True, epsilons: tuple[float, ...] = (1.0, 10.0)) -> Comparison:
+        rng = np.random.default_rng(3)
+
+        def score(name: str, value: float, **more) -> Score:
+            network = {"classifier accuracy": "WRN-40-4", "Frechet distance": "inception-v3-fid"}.get(name, "pixels")
+            given = {"network": network, "reference": "held-out test", "n": 1000, "reference_n": 359, "subject": "final"}
+            shares = {"unit": "share", "better": "higher"} if "accuracy" in name else {"better": "lower"}
+            return Score(name=name, value=value, **{**given, **shares, "protected": True, **more})
+
+        def cell(method: str, epsilon: float | None, level: float, seed: int = 0, **more) -> Cell:
+            protected = more.get("kind") != "ceiling"
+            scores = [
+                score("classifier accuracy", level + 0.01 * rng.normal(), protected=protected),
+                score("Frechet distance", 40 * (1 - level) + rng.normal(), protected=protected),
+                score("expected calibration error", 0.1 + 0.02 * rng.random(), protected=protected),
+                score("classifier accuracy (oracle selection)", SECRET, protected=False),
+                score("membership advantage", SECRET, protected=False, reference="private records"),
+            ]
+            rows = rng.permutation(len(images))[:200]
+            noisy = np.clip(images[rows] + rng.normal(0, 120 * (1 - level), (200, 8, 8)), 0, 255).astype(np.uint8)
+            given = {"kind": "method", "delta": 1e-5, "calls": int(8000 * level), "micro_dollars": int(3e6 * level)}
+            return Cell(
+                name=f"{method}-{epsilon}-{seed}",
+                method=method,
+                epsilon=epsilon,
+                seed=seed,
+                scores=tuple(scores),
+                samples=Samples(pixels=noisy[..., None], labels=targets[rows]),
+                **{**given, "all_micro_dollars": 77_040_000, "seconds": 7703.5, **more},
+            )
+
+        cells = [cell("floor", None, 0.45, kind="floor", calls=560, micro_dollars=200_000)]
+        for place, method in enumerate(("image-pe", "dpiti", HOSTILE if hostile else "dp-feta")):
+            for step, epsilon in enumerate(epsilons):
+                for seed in range(seeds):
+                    cells.append(cell(method, epsilon, 0.6 + 0.08 * place + 0.1 * step, seed))
+        cells.append(cell("ceiling", None, 0.97, kind="ceiling", calls=None, micro_dollars=None))
+        return Comparison(
+            title="digits: methods side by side",
+            purpose="benchmark",
+            groups=(
+                Group(
+                    title="mnist",
+                    description="mnist: 10 classes; the held-out part is public.",
+                    classes=tuple(str(n) for n in range(10)),
+                    names=("mnist",),
+                    cells=tuple(cells),
+                    claim="Public data played as private: all plans of the ledger together would come to (22, 6e-05).",
+                ),
+            ),
+            limits=(f"dpdm on mnist, epsilon 1, seed 2: {HOSTILE if hostile else 'not started within the time limit'}",),
+            facts={"suite": "2026-11-22-suite-digits-4592-03056d7c", "commit": "3fa9c1e"},
         )
 
     return make

@@ -3,6 +3,8 @@ from __future__ import annotations
 import dataclasses
 import doctest
 import importlib
+import itertools
+import json
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -10,13 +12,16 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from privolve.evaluation.comparison import Comparison
 from privolve.evaluation.metric import Score
+from privolve.evaluation.report import comparison_page, interactive, saved
 from privolve.evaluation.report.content import (
     Claim,
     Curve,
     Gallery,
     Lineage,
     Picture,
+    Release,
     ReportData,
     ReportError,
     Series,
@@ -28,6 +33,9 @@ from privolve.evaluation.report.plots import plot
 
 VOID = {"meta", "link", "img", "br", "input", "hr"}
 MakePage = Callable[..., ReportData]
+MakeComparison = Callable[..., Comparison]
+LIBRARY = "window.privolveEmbed = async () => ({});"
+"""Stands in for the library, which is tested in a browser."""
 
 
 class Reading(HTMLParser):
@@ -93,6 +101,199 @@ def test_a_page_is_whole_and_self_contained(page_of: MakePage, options: dict[str
     assert len(read.ids) == len(set(read.ids))
     assert "url(" not in page and "@import" not in page
     assert "default-src 'none'; img-src data:; style-src 'sha256-" in read.policy
+
+
+def whole(page: str, *, scripts: int) -> Reading:
+    """The page, read, and seen to be whole, to ask for nothing, and to allow its own scripts alone."""
+    read = Reading(page)
+    assert not {"iframe", "object", "embed", "form", "base", "audio", "video"} & set(read.tags)
+    assert read.tags.count("script") == scripts == read.policy.partition("script-src")[2].count("'sha256-")
+    assert read.handlers == [] and read.styled == []
+    assert all(link.startswith(("data:image/", "#")) or link == "data:," for link in read.links)
+    assert {link[1:] for link in read.links if link.startswith("#")} <= set(read.ids)
+    assert len(read.ids) == len(set(read.ids))
+    assert "default-src 'none'; img-src data:;" in read.policy and "unsafe" not in read.policy
+    return read
+
+
+@pytest.mark.parametrize("public_only", [True, False])
+def test_a_comparison_is_whole_and_self_contained_with_and_without_scripts(
+    comparison_of: MakeComparison, public_only: bool
+) -> None:
+    for library, scripts in ((None, 0), (LIBRARY, 2)):
+        page = comparison_page.render(comparison_of(), public_only=public_only, library=library, again="privolve report x")
+        read = whole(page, scripts=scripts)
+        assert page.count('class="plot drawn"') >= 4, "the static plots are there in any case"
+        assert ("data-plot=" in page) is (library is not None)
+        assert "a <script>alert(1)</script> & \"quoted\" 'seven' </style>" in read.text
+        assert "<script>alert" not in page
+
+
+def test_a_page_without_curves_has_no_script(page_of: MakePage) -> None:
+    whole(render(dataclasses.replace(page_of(), curves=()), public_only=True, library=LIBRARY), scripts=0)
+    whole(render(page_of(), public_only=True, library=LIBRARY), scripts=2)
+
+
+def visible(page: str) -> str:
+    """Everything but the stylesheet, the scripts and the pictures; plots' data is part of it."""
+    return re.sub(r"<style>.*?</style>|<script>.*?</script>|data:image[^\"]*", "", page, flags=re.S)
+
+
+def test_nothing_unprotected_remains_in_the_public_copy_of_a_comparison(comparison_of: MakeComparison) -> None:
+    comparison = comparison_of()
+    private = visible(comparison_page.render(comparison, public_only=False, library=LIBRARY))
+    public = visible(comparison_page.render(comparison, public_only=True, library=LIBRARY))
+    for words in ("membership", "ceiling", "oracle selection", "77.04", "7,703", "real data", "do not publish", "0.7312"):
+        assert words in private, words
+        assert words not in public, words
+    assert "image-pe" in public and "Classifier accuracy".casefold() in public.casefold()
+
+
+def test_the_public_copy_of_a_comparison_is_the_same_whatever_was_withheld(comparison_of: MakeComparison) -> None:
+    comparison = comparison_of()
+
+    def other(score: Score) -> Score:
+        return score if score.protected else dataclasses.replace(score, value=score.value / 3)
+
+    (group,) = comparison.groups
+    cells = tuple(
+        dataclasses.replace(
+            cell, scores=tuple(map(other, cell.scores)), seconds=1.0, all_micro_dollars=cell.micro_dollars
+        )
+        for cell in group.cells
+    )
+    changed = dataclasses.replace(comparison, groups=(dataclasses.replace(group, cells=cells),))
+    for library in (None, LIBRARY):
+        pages = [comparison_page.render(each, public_only=True, library=library) for each in (comparison, changed)]
+        assert pages[0] == pages[1]
+    assert comparison_page.render(comparison, public_only=False) != comparison_page.render(changed, public_only=False)
+
+
+def test_a_choice_by_the_test_set_is_in_no_summary_and_no_plot(comparison_of: MakeComparison) -> None:
+    comparison = comparison_of(hostile=False)
+    (group,) = comparison.groups
+    oracle = Score(
+        name="classifier accuracy (oracle selection)", subject="x", value=0.99, protected=False, unit="share", better="higher"
+    )
+    first = tuple(dataclasses.replace(cell, scores=(oracle, *cell.scores)) for cell in group.cells)
+    only = tuple(dataclasses.replace(cell, scores=(oracle,)) for cell in group.cells)
+    for cells in (first, only):
+        shown = dataclasses.replace(comparison, groups=(dataclasses.replace(group, cells=cells),))
+        page = visible(comparison_page.render(shown, public_only=False, library=LIBRARY))
+        before, _, after = page.partition("Every figure</h3>")
+        assert "oracle selection" not in before and "oracle selection" in after
+
+
+def test_published_figures_stand_beside_comparable_ones_and_are_marked(comparison_of: MakeComparison) -> None:
+    comparison = comparison_of(hostile=False)
+    page = comparison_page.render(comparison, public_only=True)
+    rows = {row for row in re.findall(r'<tr class="published">.*?</tr>', page, flags=re.S) if "DP-LoRA" in row}
+    assert rows and all("claim does not hold" in row for row in rows)
+    assert "its 8 copies of a record are clipped one by one" in page and "DPImageBench, README section 7" in page
+    dpdm = [row for row in re.findall(r'<tr class="published">.*?</tr>', page, flags=re.S) if ">DPDM " in row]
+    assert dpdm and not any("claim does not hold" in row for row in dpdm)
+    assert "published elsewhere" in page and "published, its claim does not hold" in page
+    (group,) = comparison.groups
+    elsewhere = dataclasses.replace(comparison, groups=(dataclasses.replace(group, names=("my own set",)),))
+    page = comparison_page.render(elsewhere, public_only=True)
+    assert 'class="published"' not in page and "DP-LoRA" not in page and "published elsewhere" not in page
+
+
+def test_a_cell_that_was_lost_is_said_at_the_top_and_in_full(comparison_of: MakeComparison) -> None:
+    read = Reading(comparison_page.render(comparison_of(hostile=False), public_only=True))
+    assert "1 entry is missing" in read.text and "#missing" in read.links
+    assert "dpdm on mnist, epsilon 1, seed 2: not started within the time limit" in read.text
+    complete = dataclasses.replace(comparison_of(hostile=False), limits=())
+    assert "missing" not in Reading(comparison_page.render(complete, public_only=True)).text
+
+
+def test_means_over_seeds_have_their_interval_in_table_plot_and_text(comparison_of: MakeComparison) -> None:
+    page = comparison_page.render(comparison_of(hostile=False), public_only=True, library=LIBRARY)
+    assert "Means over 3 seeds" in page and page.count('class="whisker"') >= 12
+    curves = comparison_of(hostile=False).groups[0].curves()
+    drawn = plot(curves[0])
+    assert drawn is not None and drawn.head == ("Of", "epsilon", "classifier accuracy (WRN-40-4)", "95 % interval")
+    assert all(" to " in row[1][2] for row in drawn.rows if "epsilon" in row[0])
+    one = comparison_page.render(comparison_of(seeds=1, hostile=False), public_only=True, library=LIBRARY)
+    assert 'class="whisker"' not in one and "Means over" not in one
+
+
+def test_a_comparison_of_nothing_and_of_one_cell_are_pages(comparison_of: MakeComparison) -> None:
+    comparison = comparison_of()
+    (group,) = comparison.groups
+    for cells in ((), group.cells[:1], group.cells[-1:]):
+        shown = dataclasses.replace(comparison, groups=(dataclasses.replace(group, cells=cells),))
+        for public_only in (True, False):
+            whole(comparison_page.render(shown, public_only=public_only, library=LIBRARY), scripts=0)
+
+
+def test_a_comparison_that_was_written_makes_the_same_page(comparison_of: MakeComparison) -> None:
+    comparison = comparison_of()
+    for shown in (comparison, comparison.public()):
+        written = json.loads(json.dumps(shown.to_json()))
+        again = saved.comparison(written, saved.pictures(shown))
+        for public_only in (True, False):
+            assert comparison_page.render(again, public_only=public_only) == comparison_page.render(
+                shown, public_only=public_only
+            )
+    with pytest.raises(ReportError, match="compare its runs again"):
+        saved.comparison({**written, "format": 2}, {})
+    with pytest.raises(ReportError, match="compare its runs again"):
+        saved.comparison({"format": 1, "title": "x"}, {})
+
+
+def test_the_interactive_plot_holds_the_points_of_the_static_one_and_nothing_else(comparison_of: MakeComparison) -> None:
+    for curve in comparison_of().groups[0].curves():
+        drawn = plot(curve)
+        assert drawn is not None
+        spec = interactive.spec(drawn)
+        json.dumps(spec, allow_nan=False)
+        assert sorted(row["text"] for row in spec["data"]["values"]) == sorted(
+            text for line in drawn.lines for _, _, text in line.points
+        )
+        assert "url" not in json.dumps(spec["data"]) and "url" not in spec
+
+
+def test_without_the_extra_pages_are_static_and_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    from privolve.jobs import page as pages
+
+    monkeypatch.setattr(interactive, "is_installed", lambda: False)
+    interactive.library.cache_clear()
+    assert interactive.library() is None
+    (line,) = pages.hint()
+    assert "pip install 'privolve[report]'" in line
+    monkeypatch.setattr(interactive, "is_installed", lambda: True)
+    assert pages.hint() == []
+    interactive.library.cache_clear()
+
+
+def test_a_logarithmic_axis_is_one_only_for_positive_values() -> None:
+    def drawn(*xs: float):
+        series = (Series(name="s", x=xs, y=xs),)
+        return plot(Curve(title="c", x_label="x", y_label="y", protected=True, series=series, logarithmic=True))
+
+    logarithmic = drawn(1.0, 10.0, 100.0)
+    assert logarithmic.logarithmic
+    first, middle, last = (point[0] for point in logarithmic.lines[0].points)
+    assert middle - first == pytest.approx(last - middle, abs=0.2)
+    assert not drawn(0.0, 10.0).logarithmic and not drawn(5.0).logarithmic
+    assert [tick.text for tick in drawn(1.0, 10.0, 100.0).x_ticks] == ["1", "10", "100"]
+    many = drawn(*(1.03**step for step in range(200)))
+    places = [tick.at for tick in many.x_ticks]
+    assert len(places) >= 3 and min(b - a for a, b in itertools.pairwise(places)) >= 25
+
+
+def test_releases_and_the_facts_of_a_training_are_on_the_page() -> None:
+    releases = (
+        Release(name="Central images", kind="query", noise="Gaussian, noise multiplier 5", alone=0.72551),
+        Release(name="Training", kind="training", noise="112 steps", alone=9.94494, paid=2),
+    )
+    data = ReportData(title="t", releases=releases, training={"Steps": "112", "Noise draws a record, K": "4"})
+    text = Reading(render(data, public_only=True)).text
+    for words in ("Training and releases", "0.7256", "9.945", "paid 2 times", "Noise draws a record, K"):
+        assert words in text
+    never = Release(name="Training", kind="training", noise="none", alone=float("inf"))
+    assert "∞" in Reading(render(ReportData(title="t", releases=(never,)), public_only=True)).text
 
 
 def test_captions_are_text_whatever_they_look_like(page_of: MakePage) -> None:

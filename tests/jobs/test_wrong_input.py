@@ -47,7 +47,7 @@ WRONG = {
     "an unknown job kind": ({"kind": '"dpity"'}, "'dpity' is no job kind; use one of dpiti, image-pe"),
     "no job kind": ({"kind": None}, "use one of dpiti, image-pe"),
     "a list as job kind": ({"kind": "[1]"}, "use one of dpiti, image-pe"),
-    "an unknown data kind": ({"data": '{ kind = "foldr" }'}, "known kinds: csv, digits, folder"),
+    "an unknown data kind": ({"data": '{ kind = "foldr" }'}, "did you mean 'folder'? known kinds: "),
     "an unknown adapter": ({"adapters": f'{{ {PAINTER}, eye = {{ kind = "pixel" }} }}'}, "Known kinds: "),
     "an adapter without a kind": ({"adapters": f"{{ {PAINTER}, eye = {{}} }}"}, "adapters.eye"),
     "an unknown role": (

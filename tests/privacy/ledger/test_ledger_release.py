@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from privolve.privacy import ledger as module
+from privolve.privacy.lattice import RESOLUTION
 from privolve.privacy.ledger import (
     BindingChanged,
     BudgetExceeded,
@@ -129,7 +130,7 @@ def test_each_cost_opens_its_own_noise(desk):
         ledger,
         run="train",
         stated=sampled,
-        drawn=lambda secret, counts, _: secret.gaussian(counts.shape, 5.0) + secret.mask(counts.size, 0.1),
+        drawn=lambda secret, counts, _: secret.mask(counts.size, 0.1) + secret.gaussian(counts.shape, 5.0 * RESOLUTION),
     )
     assert not masked.any()
 

@@ -1,0 +1,120 @@
+"""`privolve plan` of a training: what it releases at what cost, how large it is, and how long it takes on this machine.
+
+No record is read. Time and memory are measured on public random input of the shapes to come, for one micro-batch.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+
+import numpy as np
+
+from ..privacy.accounting import epsilon
+from ..privacy.mechanism import Relation
+from ..trainers.course import DiffusionMethod
+from .train import Painted, TrainConfig
+from .training import Design, check, gradient_chunk, micro_batch
+
+
+def text(config: TrainConfig) -> str:
+    """The plan, for a reader. Raises InputError or ValueError where the job cannot run as it is written."""
+    data = config.data.load()
+    check(config, data)
+    config.check_roles()
+    design = Design.of(config, data.train)
+    return "\n".join(
+        [
+            f"train ({config.trainer.kind}) on {data.train.name}: {data.train.count:,} private slots, "
+            f"{len(data.train.classes)} classes",
+            "",
+            *_privacy(design),
+            "",
+            *_public(config),
+            "",
+            *_machine(config, design),
+        ]
+    )
+
+
+def _privacy(design: Design) -> list[str]:
+    releases, target = design.releases("RUN"), design.target
+    costs = [release.cost for release in releases]
+    lines = [
+        f"privacy: ({target.epsilon:g}, {target.delta:.3g}) for one {target.unit}, {target.relation}; "
+        f"{len(releases)} releases"
+    ]
+    for number, release in enumerate(releases, 1):
+        spent = epsilon(costs[:number], target.delta, target.relation)
+        lines.append(f"  after {release.name.removeprefix('RUN/'):24} epsilon {spent:.4f}")
+    swapped = epsilon(costs, target.delta, Relation.REPLACE_ONE)
+    lines.append(f"  the same for replacing one {target.unit} by another: epsilon {swapped:.4f}")
+    if design.sgd is not None:
+        cost = design.sgd.cost
+        lines.append(
+            f"  training: {cost.steps:,} steps of {cost.probability * design.shape.slots:,.0f} records on average "
+            f"(rate {cost.probability:.4f}), noise multiplier {cost.noise_multiplier:.4f}"
+        )
+    return lines
+
+
+def _public(config: TrainConfig) -> list[str]:
+    public = config.public
+    if public is None:
+        return ["public set: none"]
+    if isinstance(public, Painted):
+        return [f"public set: {public.count:,} images of {config.adapters['painter'].kind}"]
+    return [f"public set: {public.name} ({public.kind})"]
+
+
+def _machine(config: TrainConfig, design: Design) -> list[str]:
+    trainer, sgd = config.trainer, design.sgd
+    if sgd is None or not isinstance(trainer, DiffusionMethod):
+        return []
+    import torch
+
+    from ..trainers import gradients
+    from ..trainers.workspace import chosen_device
+
+    module = trainer.module(design.shape, config.seed)
+    trainer.prepared(module, None)
+    trained = trainer.trained(module)
+    parameters = gradients.trained_parameters(module, trained)
+    numbers = sum(value.numel() for value in parameters.values())
+    whole = sum(value.numel() for value in module.parameters())
+    device, rows = chosen_device(config.performance.device), micro_batch(config, design)
+    lines = [f"network: {whole:,} parameters, {numbers:,} of them trained; {device}, {rows} records at a time"]
+    channels, height, width = trainer.seen(design.shape)
+    loss = trainer.loss(design.shape, private=True)
+    blank = np.zeros((rows, height, width, channels), dtype=np.uint8)
+    zeros = np.zeros(rows, dtype=np.int64)
+    batch = {name: value.to(device) for name, value in loss.rows(config.seed)(blank, zeros, zeros, 0).items()}
+    module.to(device)
+    engine = gradients.engine(
+        config.performance.gradients, module, loss.losses, trained, gradient_chunk(config, design), public=batch
+    )
+    for _ in engine.per_record(batch):  # The first pass is slower than those to come.
+        pass
+    began = time.perf_counter()
+    for _ in engine.per_record(batch):
+        pass
+    if device != "cpu":
+        torch.cuda.synchronize()
+    took = time.perf_counter() - began
+    records = sgd.cost.probability * design.shape.slots
+    seconds = took * max(1.0, records / rows) * sgd.cost.steps
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    if device != "cpu":
+        memory = torch.cuda.max_memory_allocated() / 2**30
+    return [
+        *lines,
+        f"time: about {_spoken(seconds)} for the steps on this machine, as one micro-batch of random input took "
+        f"{took:.2f} s; public stages and samples come on top",
+        f"memory: {memory:.1f} GiB at its peak for that micro-batch",
+    ]
+
+
+def _spoken(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

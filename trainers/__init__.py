@@ -1,0 +1,1 @@
+"""Trained baselines: DP-SGD on diffusion models, a published method a file."""
