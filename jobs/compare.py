@@ -31,16 +31,16 @@ from ..privacy.accounting import epsilon
 from ..privacy.failpoint import failpoint
 from ..privacy.ledger import BudgetExceeded, Ledger, Plan
 from ..privacy.mechanism import PrivacyTarget
-from . import page, side_by_side
+from . import model_selection, page, side_by_side
+from .baselines import CeilingConfig, FloorConfig
 from .errors import exit_code, one_line
 from .job import InputError, JobConfig
 from .ledgers import check_heads, ledger_folder, open_ledger
 from .run import Event, Run, read_manifest
 from .start import EXPERIMENTS
-from .suite import Cell, Suite
+from .suite import CELLS, Cell, Suite
 
 DONE, FAILED, LIMIT = 0, 1, 3
-CELLS = "cells"
 
 
 def runs(folders: Sequence[Path], *, out: Path | None = None) -> int:
@@ -118,6 +118,11 @@ def _run_cells(described: Suite, run: Run) -> list[_Ended]:
             why = f"not started within the time limit of {described.config.time_limit}"
             ended.append(_Ended(cell=cell, folder=folder, status="skipped", why=why))
             continue
+        lacking = {each.name for each in cell.after} - {each.cell.name for each in ended if each.status == "done"}
+        if lacking:
+            why = f"waits for its model, of {min(lacking)}"
+            ended.append(_Ended(cell=cell, folder=folder, status="skipped", why=why))
+            continue
         print(title, flush=True)
         started = time.monotonic()
         why = _run_cell(described, run, cell, folder)
@@ -145,13 +150,18 @@ def _run_cell(described: Suite, run: Run, cell: Cell, folder: Path) -> str:
         with Run.open(cell.config, root=folder.parent, out=folder, releases_as=releases_as) as opened:
             try:
                 with contextlib.redirect_stdout(said):
-                    cell.config.run(opened)
+                    _placed(cell, run.folder).run(opened)
                 opened.finish()
             finally:
                 _keep(opened.private / "said.txt", said.getvalue())
     except Exception as error:  # noqa: BLE001  whatever it was, it loses this cell alone
         return one_line(error, exit_code(error))
     return ""
+
+
+def _placed(cell: Cell, suite: Path) -> JobConfig | FloorConfig | CeilingConfig:
+    """The cell's job, which finds the models that it goes on from; where they lie is no part of what it is."""
+    return cell.config.located(suite.absolute()) if cell.after and isinstance(cell.config, JobConfig) else cell.config
 
 
 def _keep(path: Path, text: str) -> None:
@@ -177,17 +187,39 @@ def _reserve(described: Suite, run: Run) -> None:
             if not jobs:
                 continue
             config = jobs[0][1]
-            data = config.data.load(private_log=run.private_log)
+            if len({each.set_aside for _, each in jobs}) > 1:
+                raise InputError(
+                    f"data.{label}: in a joint plan every method sets the same slots aside for validation; give each the same "
+                    "[selection] rule and share"
+                )
+            data = config.split(private_log=run.private_log)
             ledger = opened.enter_context(open_ledger(config, data))
             check_heads(config, ledger, run)
-            releases = tuple(
-                release
+            of_cell = {
+                cell.name: each.planned_releases(data, delta=ledger.delta, prefix=f"{run.id}/{cell.name}")
                 for cell, each in jobs
-                for release in each.planned_releases(data, delta=ledger.delta, prefix=f"{run.id}/{cell.name}")
-            )
+            }
+            releases = tuple(release for each in of_cell.values() for release in each)
             privacy = config.privacy
             delta = privacy.delta or ledger.delta
+            with_models = {
+                cell.name: epsilon(
+                    [release.cost for each in (*cell.after, cell) for release in of_cell[each.name]],
+                    delta,
+                    privacy.relation,
+                )
+                for cell, _ in jobs
+                if cell.after
+            }
             needed = epsilon([release.cost for release in releases], delta, privacy.relation)
+            chosen = tuple(
+                release
+                for cell, each in jobs
+                for release in each.planned_selection(data, delta=ledger.delta, prefix=f"{run.id}/{cell.name}")
+            )
+            if chosen:
+                # The slots that validate may lose no more than those that vote; so the share covers both.
+                needed = max(needed, epsilon([release.cost for release in chosen], delta, privacy.relation))
             stated = described.config.privacy.joint_epsilon
             if stated is None or needed > stated:
                 raise BudgetExceeded(
@@ -197,9 +229,23 @@ def _reserve(described: Suite, run: Run) -> None:
             share = PrivacyTarget(epsilon=needed, delta=delta, unit=privacy.unit, relation=privacy.relation)
             plan = Plan(run=run.id, partition=data.train.partition, share=share, releases=releases)
             planned.append((label, config, ledger, plan))
-            facts[label] = {"epsilon": needed, "delta": delta, "releases": len(releases), "cells": len(jobs)}
+            if chosen:
+                validation = Plan(
+                    run=model_selection.plan_run(run.id),
+                    partition=model_selection.PARTITION,
+                    share=share,
+                    releases=chosen,
+                )
+                planned.append((label, config, ledger, validation))
+            facts[label] = {
+                "epsilon": needed,
+                "delta": delta,
+                "releases": len(releases),
+                "cells": len(jobs),
+                "with_models": with_models,
+            }
         for label, config, ledger, plan in planned:
-            is_new = run.id not in ledger.book.plans
+            is_new = plan.run not in ledger.book.plans
             ledger.reserve(plan)
             run.record(
                 ledger=str(ledger_folder(config).resolve()), ledger_id=ledger.id, ledger_head=ledger.head(), joint=facts
@@ -207,7 +253,7 @@ def _reserve(described: Suite, run: Run) -> None:
             if is_new:
                 run.journal(Event.PLANNED, releases=len(plan.releases))
             print(
-                f"joint plan on {label}: {len(plan.releases)} releases of {facts[label]['cells']} cells, "
+                f"joint plan on {label}, {plan.partition}: {len(plan.releases)} releases of {facts[label]['cells']} cells, "
                 f"epsilon {plan.share.epsilon:.4g} at delta {plan.share.delta:.3g}"
             )
 
@@ -216,13 +262,14 @@ def _reserve(described: Suite, run: Run) -> None:
 
 
 def _collected(described: Suite, run: Run, ended: Sequence[_Ended]) -> Comparison:
-    kinds = {"floor": "floor", "ceiling": "ceiling"}
+    kinds, joint = {"floor": "floor", "ceiling": "ceiling"}, run.manifest.get("joint", {})
     found = [
         side_by_side.Source(
             folder=each.folder,
             method=each.cell.method,
             set=each.cell.data,
             kind=kinds.get(each.cell.config.kind, "method"),  # type: ignore[arg-type]
+            epsilon=joint.get(each.cell.data, {}).get("with_models", {}).get(each.cell.name),
         )
         for each in ended
         if each.status == "done"

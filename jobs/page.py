@@ -32,7 +32,7 @@ from ..pe_engine.population import SELECTED, Population
 from ..privacy import arrays, durable, statement
 from ..privacy.accounting import cost_from_json, epsilon
 from ..privacy.mechanism import Cost, DiscreteGaussian, PureEpsilon, Relation, SampledGaussian, ZeroConcentrated
-from . import store
+from . import model_selection, store
 from .job import InputError
 from .run import read_manifest
 
@@ -131,7 +131,7 @@ def content(folder: Path) -> ReportData:
     classes = _classes(folder)
     return ReportData(
         title=f"{config['data']['name']}, synthetic",
-        subtitle=_subtitle(manifest, certificate, len(classes)),
+        subtitle=_subtitle(manifest, certificate, len(classes)) + _selected(folder),
         claim=Claim(
             text=certificate["claim"],
             epsilon=float(certificate["epsilon"]),
@@ -188,6 +188,14 @@ def _subtitle(manifest: Mapping[str, Any], certificate: Mapping[str, Any], class
     )
 
 
+def _selected(folder: Path) -> str:
+    """Which of several sets was released, and by which rule; "" where nothing was chosen."""
+    made = model_selection.read(folder)
+    if made is None:
+        return ""
+    return f"; released is {made.name} of {made.among}, by {made.rule}"
+
+
 def _releases(manifest: Mapping[str, Any], certificate: Mapping[str, Any]) -> Iterable[Release]:
     """This run's own, with the epsilon that each would have alone at the run's delta."""
     delta, relation = float(certificate["this_run"]["delta"]), Relation(certificate["relation"])
@@ -197,6 +205,7 @@ def _releases(manifest: Mapping[str, Any], certificate: Mapping[str, Any]) -> It
         if cost not in known:
             known[cost] = epsilon([cost], delta, relation)
         name = each["name"].removeprefix(f"{_prefix(manifest)}/")
+        name = model_selection.SELECTION if each["partition"] == model_selection.PARTITION else name
         yield Release(
             name=_named(name),
             kind="training" if name == TRAINING else "query",
@@ -207,7 +216,8 @@ def _releases(manifest: Mapping[str, Any], certificate: Mapping[str, Any]) -> It
 
 
 def _own_releases(manifest: Mapping[str, Any], certificate: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [each for each in certificate["releases"] if each["name"].startswith(f"{_prefix(manifest)}/")]
+    prefix, chosen = f"{_prefix(manifest)}/", model_selection.release_name(_prefix(manifest))
+    return [each for each in certificate["releases"] if each["name"].startswith(prefix) or each["name"] == chosen]
 
 
 def _prefix(manifest: Mapping[str, Any]) -> str:
@@ -268,10 +278,16 @@ def _galleries(folder: Path, classes: Sequence[str]) -> Iterable[Gallery]:
     samples = folder / "release" / "samples.npz"
     for pictures in sorted((folder / "release" / "pictures").glob("*.npz")):
         yield _loaded(pictures, pictures.stem.partition("-")[2].replace("-", " ").capitalize(), classes)
+    for preview in sorted((folder / "iterations").glob("*/preview.npz")):
+        with np.load(preview, allow_pickle=False) as drawn:
+            title = f"After {int(drawn['step']):,} steps"
+            yield Gallery.of(title, classes=classes, labels=drawn["y"], images=drawn["x"])
     if not numbers and samples.exists():
         yield _loaded(samples, "Released", classes)
+    made = model_selection.read(folder)
+    released = numbers[-1] if made is None and numbers else made.place if made is not None else None
     for number in numbers:
-        if number == numbers[-1] and samples.exists():
+        if number == released and samples.exists():
             yield _loaded(samples, f"{_when(number)}, released", classes)
             continue
         iteration = folder / "iterations" / f"{number:03d}"

@@ -28,12 +28,16 @@ FILE = "comparison"
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A finished run with what it is called in the tables; `kind` of a suite's floors and ceilings."""
+    """A finished run with what it is called in the tables; `kind` of a suite's floors and ceilings.
+
+    `epsilon` of a run that goes on from models that were trained on the same set: with their training, and by PLD.
+    """
 
     folder: Path
     method: str
     set: str
     kind: Kind = "method"
+    epsilon: float | None = None
 
 
 def sources(folders: Sequence[Path]) -> list[Source]:
@@ -159,7 +163,7 @@ def _cells(source: Source, manifest: Mapping[str, Any]) -> list[Cell]:
         name=source.folder.name,
         method=source.method,
         kind=source.kind,
-        epsilon=privacy.get("epsilon") if source.kind == "method" else None,
+        epsilon=source.epsilon or privacy.get("epsilon") if source.kind == "method" else None,
         delta=_delta(source.folder, privacy),
         seed=int(config.get("seed", 0)),
         scores=tuple(each for each in found if each.subject == own),
@@ -230,17 +234,18 @@ def _claim(members: Sequence[tuple[Source, dict[str, Any]]]) -> str:
     if not known:
         return ""
     last = max(known, key=lambda each: each["ledger"]["entries"])
-    together, unit = last["together"], last["unit"]
-    figures = f"({float(together['epsilon']):.4g}, {float(together['delta']):.3g})"
+    together, largest, unit = last["together"], last["maximum"], last["unit"]
+    figures = f"({float(largest['epsilon']):.4g}, {float(largest['delta']):.3g})"
     if last["purpose"] == "benchmark":
         return (
             "Public data played as private: an epsilon is what its run would have if it were the only release; all "
             f"{together['runs']} plans of the ledger together would come to {figures} for one {unit}."
         )
+    models = ", with the training of its model" if any(source.epsilon for source, _ in members) else ""
     plans = "one plan" if together["runs"] == 1 else f"{together['runs']} plans"
     return (
         f"Everything released from this set together ({plans}) is {figures}-DP for one {unit}; an epsilon in a row is "
-        "what that run would cost alone."
+        f"what that run would cost alone{models}."
     )
 
 

@@ -2,7 +2,7 @@
 
 Figures of different networks, splits or sets are never in one column: the groups and columns of the comparison decide that.
 Published figures are drawn only where `Group.published` says that they compare. What may leave is decided by
-`Comparison.public`; on top of it, figures of a model that was chosen by the test set are in no summary and no plot.
+`Comparison.public`; what the test set chose is no headline (`Group.headlines`), and so in no summary and no plot.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from ..comparison import Column, Comparison, Grid, Group, Row, label
 from ..metric import SHARE, Score
 from ..pareto import Front
 from ..published import Published
-from ..selection import is_oracle
 from ..tables import ELSEWHERE, UNPROTECTED, UNSUPPORTED, Table, tables
 from . import pictures, shell, wording
 from .content import Curve, Series
@@ -107,27 +106,15 @@ def render(comparison: Comparison, *, public_only: bool, library: str | None = N
     )
 
 
-def without_oracles(group: Group) -> Group:
-    """The group without figures of models that were chosen by the test set: no summary and no plot may hold one."""
-    return dataclasses.replace(
-        group,
-        cells=tuple(
-            dataclasses.replace(cell, scores=tuple(score for score in cell.scores if not is_oracle(score)))
-            for cell in group.cells
-        ),
-    )
-
-
 def _shown(group: Group, library: str | None) -> Shown:
-    main = without_oracles(group)
-    columns = main.headlines
-    rows = [row for row in main.rows if any(row.score(column) is not None for column in columns)]
-    beside = _beside(main, columns)
+    columns = group.headlines
+    rows = [row for row in group.rows if any(row.score(column) is not None for column in columns)]
+    beside = _beside(group, columns)
     sources = list(dict.fromkeys(each.source for figures in beside.values() for _, each in figures))
-    drawn = tables(main)
+    drawn = tables(group)
     summary = drawn[0] if drawn and rows else None
     costs, texts = _costs(rows)
-    found = main.grid()
+    found = group.grid()
     return Shown(
         group=group,
         heads=tuple(_head(column) for column in columns),
@@ -154,8 +141,8 @@ def _shown(group: Group, library: str | None) -> Shown:
                 if not each.claim_holds
             )
         ),
-        curves=shell.drawn([_curve(curve, main, columns) for curve in main.curves()], library),
-        fronts=main.fronts(),
+        curves=shell.drawn([_curve(curve, group, columns) for curve in group.curves()], library),
+        fronts=group.fronts(),
         grid=found,
         pictures=() if found is None else tuple(_pictured(found)),
         tables=tuple(table for table in tables(group) if not table.title.endswith(": summary")),

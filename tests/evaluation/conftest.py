@@ -298,7 +298,13 @@ def comparison_of(digits: tuple[np.ndarray, np.ndarray]) -> Callable[..., Compar
 
         def score(name: str, value: float, **more) -> Score:
             network = {"classifier accuracy": "WRN-40-4", "Frechet distance": "inception-v3-fid"}.get(name, "pixels")
-            given = {"network": network, "reference": "held-out test", "n": 1000, "reference_n": 359, "subject": "final"}
+            given = {
+                "network": network,
+                "reference": "held-out test",
+                "n": 1000,
+                "reference_n": 359,
+                "subject": "final",
+            }
             shares = {"unit": "share", "better": "higher"} if "accuracy" in name else {"better": "lower"}
             return Score(name=name, value=value, **{**given, **shares, "protected": True, **more})
 
@@ -343,7 +349,9 @@ def comparison_of(digits: tuple[np.ndarray, np.ndarray]) -> Callable[..., Compar
                     claim="Public data played as private: all plans of the ledger together would come to (22, 6e-05).",
                 ),
             ),
-            limits=(f"dpdm on mnist, epsilon 1, seed 2: {HOSTILE if hostile else 'not started within the time limit'}",),
+            limits=(
+                f"dpdm on mnist, epsilon 1, seed 2: {HOSTILE if hostile else 'not started within the time limit'}",
+            ),
             facts={"suite": "2026-11-22-suite-digits-4592-03056d7c", "commit": "3fa9c1e"},
         )
 

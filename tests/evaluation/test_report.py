@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,6 +31,8 @@ from privolve.evaluation.report.content import (
 from privolve.evaluation.report.page import render
 from privolve.evaluation.report.pictures import THUMBNAIL, encode, montage
 from privolve.evaluation.report.plots import plot
+from privolve.evaluation.selection import ORACLE
+from privolve.jobs.job import InputError
 
 VOID = {"meta", "link", "img", "br", "input", "hr"}
 MakePage = Callable[..., ReportData]
@@ -121,7 +124,9 @@ def test_a_comparison_is_whole_and_self_contained_with_and_without_scripts(
     comparison_of: MakeComparison, public_only: bool
 ) -> None:
     for library, scripts in ((None, 0), (LIBRARY, 2)):
-        page = comparison_page.render(comparison_of(), public_only=public_only, library=library, again="privolve report x")
+        page = comparison_page.render(
+            comparison_of(), public_only=public_only, library=library, again="privolve report x"
+        )
         read = whole(page, scripts=scripts)
         assert page.count('class="plot drawn"') >= 4, "the static plots are there in any case"
         assert ("data-plot=" in page) is (library is not None)
@@ -143,7 +148,16 @@ def test_nothing_unprotected_remains_in_the_public_copy_of_a_comparison(comparis
     comparison = comparison_of()
     private = visible(comparison_page.render(comparison, public_only=False, library=LIBRARY))
     public = visible(comparison_page.render(comparison, public_only=True, library=LIBRARY))
-    for words in ("membership", "ceiling", "oracle selection", "77.04", "7,703", "real data", "do not publish", "0.7312"):
+    for words in (
+        "membership",
+        "ceiling",
+        "oracle selection",
+        "77.04",
+        "7,703",
+        "real data",
+        "do not publish",
+        "0.7312",
+    ):
         assert words in private, words
         assert words not in public, words
     assert "image-pe" in public and "Classifier accuracy".casefold() in public.casefold()
@@ -172,11 +186,12 @@ def test_the_public_copy_of_a_comparison_is_the_same_whatever_was_withheld(compa
 def test_a_choice_by_the_test_set_is_in_no_summary_and_no_plot(comparison_of: MakeComparison) -> None:
     comparison = comparison_of(hostile=False)
     (group,) = comparison.groups
-    oracle = Score(
-        name="classifier accuracy (oracle selection)", subject="x", value=0.99, protected=False, unit="share", better="higher"
+    accuracy = Score(
+        name=f"classifier accuracy{ORACLE}", subject="x", value=0.99, protected=False, unit="share", better="higher"
     )
-    first = tuple(dataclasses.replace(cell, scores=(oracle, *cell.scores)) for cell in group.cells)
-    only = tuple(dataclasses.replace(cell, scores=(oracle,)) for cell in group.cells)
+    oracles = (accuracy, dataclasses.replace(accuracy, name=f"Frechet distance{ORACLE}", unit="", better="lower"))
+    first = tuple(dataclasses.replace(cell, scores=(*oracles, *cell.scores)) for cell in group.cells)
+    only = tuple(dataclasses.replace(cell, scores=oracles) for cell in group.cells)
     for cells in (first, only):
         shown = dataclasses.replace(comparison, groups=(dataclasses.replace(group, cells=cells),))
         page = visible(comparison_page.render(shown, public_only=False, library=LIBRARY))
@@ -242,7 +257,30 @@ def test_a_comparison_that_was_written_makes_the_same_page(comparison_of: MakeCo
         saved.comparison({"format": 1, "title": "x"}, {})
 
 
-def test_the_interactive_plot_holds_the_points_of_the_static_one_and_nothing_else(comparison_of: MakeComparison) -> None:
+def test_both_pages_lie_beside_their_tables_and_are_made_again_from_them(
+    comparison_of: MakeComparison, tmp_path: Path
+) -> None:
+    from privolve.jobs import page as pages
+    from privolve.jobs import side_by_side
+
+    *_, public, private = side_by_side.write(tmp_path, comparison_of())
+    assert public == tmp_path / "release" / "comparison.html" and private == tmp_path / "private" / "comparison.html"
+    assert private.stat().st_mode & 0o077 == 0
+    first = [path.read_bytes() for path in (public, private)]
+    assert b"do not publish" in first[1] and b"do not publish" not in first[0]
+    assert pages.rewrite(tmp_path) == [public, private]
+    assert [path.read_bytes() for path in (public, private)] == first
+    for path in (tmp_path / "private").iterdir():
+        path.unlink()
+    assert pages.rewrite(tmp_path) == [public] and public.read_bytes() == first[0]
+    (tmp_path / "release" / "comparison.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(InputError, match="compare its runs again"):
+        pages.rewrite(tmp_path)
+
+
+def test_the_interactive_plot_holds_the_points_of_the_static_one_and_nothing_else(
+    comparison_of: MakeComparison,
+) -> None:
     for curve in comparison_of().groups[0].curves():
         drawn = plot(curve)
         assert drawn is not None

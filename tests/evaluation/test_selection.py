@@ -19,7 +19,6 @@ from privolve.evaluation.selection import (
     hold_out,
     is_oracle,
     last,
-    validation_split,
 )
 from privolve.privacy.accounting import epsilon
 from privolve.privacy.ledger import Ledger, Plan, PlannedRelease
@@ -199,33 +198,6 @@ def test_the_ledger_charges_it_on_the_validation_partition_and_gives_the_same_wi
 def test_candidates_are_at_least_one_and_of_different_names(candidates: tuple[Candidate, ...]) -> None:
     with pytest.raises(ValueError, match="name"):
         DPValidation(candidates=candidates)
-
-
-# --- the partition ----------------------------------------------------------------------------------------------------
-
-
-def test_the_validation_slots_are_a_function_of_the_ids_alone_and_of_no_order() -> None:
-    ids = [f"image-{n:04}.png" for n in range(500)]
-    train, validate = validation_split(ids, share=0.2)
-    assert len(validate) == 100 and sorted(train + validate) == list(range(500))
-    assert validate != list(range(100)) and train == sorted(train)
-    backwards = validation_split(ids[::-1], share=0.2)[1]
-    assert {ids[::-1][slot] for slot in backwards} == {ids[slot] for slot in validate}
-
-
-def test_the_validation_slots_are_picked_independently_of_the_held_out_ones() -> None:
-    from privolve.data.slots import partition
-
-    ids = [str(n) for n in range(4000)]
-    held_out = set(partition(ids, slots=None, holdout=0.5, where="here")[1])
-    validate = validation_split(ids, share=0.5)[1]
-    assert abs(len(held_out & set(validate)) - 1000) < 6.5 * math.sqrt(4000 * 0.25 * 0.75)
-
-
-def test_a_share_that_leaves_a_partition_empty_is_refused() -> None:
-    for share in (0.0, 0.01, 1.0):
-        with pytest.raises(MetricError, match="without slots"):
-            validation_split(["a", "b", "c"], share=share)
 
 
 # --- the other rules --------------------------------------------------------------------------------------------------
