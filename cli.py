@@ -76,7 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     init.add_argument("--out", type=Path, metavar="FILE", help="write it to FILE (never over an existing one)")
     init.set_defaults(handler=_init)
 
-    plan = commands.add_parser("plan", help="what a job would ask, cost and release; opens no model and no record")
+    plan = commands.add_parser(
+        "plan", help="what a job, or every cell of a suite, would ask, cost and release; opens no model and no record"
+    )
     _job_arguments(plan)
     plan.set_defaults(handler=_plan)
 
@@ -249,9 +251,9 @@ def _init(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from .jobs import job, plan
+    from .jobs import plan
 
-    print(plan.text(job.load(options.job, options.settings)))
+    print(plan.of_file(options.job, options.settings))
     return DONE
 
 
@@ -301,9 +303,11 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from .jobs import compare, suite
+    from .jobs import compare, several, suite
     from .jobs.job import InputError
 
+    if several.size() > 1:
+        raise InputError("torchrun starts one training: give it `run` with a job, and compare in one process")
     files = [path for path in options.what if path.suffix == ".toml" or path.is_file()]
     if not files:
         return compare.runs(options.what, out=options.out)

@@ -20,6 +20,7 @@ from .errors import Undeclared
 from .image_set import MEGAPIXEL, ImageRules
 from .private_set import PrivateSet, Split
 from .slots import Listing, PrivateLog, SlotRecords, Slots, partition
+from .validation import validation_split
 
 PROPOSED = ("classes", "size", "channels", "range")
 SAFE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
@@ -31,7 +32,7 @@ class DataConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     name      the ledger's name of the set; by default the stem of `path`, or the kind where there is no path
     classes   the class list; a record with another label is a ghost
     size      (width, height) of the images; channels 1 (grey) or 3 (colour)
-    count     the number of voters N; a set that holds another number is refused
+    count     the number of voters N, with those that a job sets aside for validation; another number is refused
     slots     [start, stop): the slots that take part, of all that the source lists
     holdout   fraction of these slots that never vote, chosen by a keyed hash of the slot ids
     test      whether the test part is public; its scores are unprotected otherwise
@@ -85,8 +86,11 @@ class DataConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
         """Fields of this table that the files suggest. Looks at private data."""
         raise NotImplementedError
 
-    def load(self, *, private_log: PrivateLog | None = None) -> Split:
-        """The partitions of the set. `private_log` gets one line for each ghost, when it is first read."""
+    def load(self, *, private_log: PrivateLog | None = None, validation: float = 0.0) -> Split:
+        """The partitions of the set. `private_log` gets one line for each ghost, when it is first read.
+
+        `validation`: the share of the voters' slots that choose between models instead of voting.
+        """
         if not self.classes:
             raise Undeclared(
                 f'{self.where}: declare the classes, as in classes = ["cat"]; `privolve init` proposes them'
@@ -103,11 +107,18 @@ class DataConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
             test = self._partition("test", listing.test, range(len(listing.test.ids)), private_log)
         elif held_out:
             test = self._partition("test", listing.voters, held_out, private_log)
-        return Split(
-            train=self._partition("train", listing.voters, voters, private_log),
-            test=test,
-            test_is_public=test is not None and self.test == "public",
+        test_is_public = test is not None and self.test == "public"
+        whole = self._partition("train", listing.voters, voters, private_log)
+        if not validation:
+            return Split(train=whole, test=test, test_is_public=test_is_public)
+        training, validating = validation_split(
+            [listing.voters.ids[row] for row in voters], share=validation, where=self.where
         )
+        train, chooses = (
+            self._partition(name, listing.voters, [voters[slot] for slot in slots], private_log, validation)
+            for name, slots in (("train", training), ("validation", validating))
+        )
+        return Split(train=train, test=test, test_is_public=test_is_public, validation=chooses, whole=whole)
 
     def propose(self) -> dict[str, Any]:
         """What the owner might declare: classes, size, channels and count, as file names and headers suggest.
@@ -145,8 +156,13 @@ class DataConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
             raise Undeclared(f"{self.where}: the source has a test part of its own; drop holdout = {self.holdout}")
         return partition(listing.voters.ids, slots=self.slots, holdout=self.holdout, where=self.where)
 
-    def _partition(self, name: str, source: Slots, rows: Sequence[int], log: PrivateLog | None) -> PrivateSet:
+    def _partition(
+        self, name: str, source: Slots, rows: Sequence[int], log: PrivateLog | None, validation: float = 0.0
+    ) -> PrivateSet:
         records = SlotRecords(source, rows, where=f"{self.name}/{name}", private_log=log)
+        declaration = self.declaration()
+        if validation:  # The rows of a partition are others then.
+            declaration = sha256(f"{declaration}\nvalidation {validation!r}".encode()).hexdigest()
         return PrivateSet(
             name=self.name,
             partition=name,
@@ -156,7 +172,7 @@ class DataConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
             size=self.size,
             channels=self.channels or 0,
             text_bytes=self.text_bytes,
-            declaration=self.declaration(),
+            declaration=declaration,
         )
 
 

@@ -69,8 +69,19 @@ class PrivateSet:
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """The partitions of one private set: `train` votes, `test` never does. `test_is_public` as the source declares it."""
+    """The partitions of one private set: `train` votes, `test` never does. `test_is_public` as the source declares it.
+
+    `validation`, where a job sets one aside, chooses between models and does nothing else; `whole` is then it and `train`
+    together, which is the set that the ledger knows.
+    """
 
     train: PrivateSet
     test: PrivateSet | None
     test_is_public: bool
+    validation: PrivateSet | None = None
+    whole: PrivateSet | None = None
+
+    @property
+    def registered(self) -> PrivateSet:
+        """All slots from which anything is released: the same set whether some of them validate or all of them vote."""
+        return self.whole or self.train

@@ -9,7 +9,7 @@ Formal guarantee of `dp-validation`: a candidate answers an image by a function 
 to each candidate's int64 count, whatever its record holds; a ghost, or an answer that is not finite, adds 0. OpenDP's
 report noisy max on these counts is epsilon-DP under zero-out (2 epsilon under replace-one), and the winner's index is all
 that leaves. The candidates are public and fixed before; they were made without the validation partition, whose slots
-`validation_split` picks by a keyed hash of their ids, so its cost adds nothing to the training partition's.
+`data/validation.py` picks by a keyed hash of their ids, so its cost adds nothing to the training partition's.
 """
 
 from __future__ import annotations
@@ -33,9 +33,6 @@ Rule = Literal["last", "synthetic", "dp-validation", "oracle"]
 
 ORACLE = " (oracle selection)"
 """What the name of every figure of an oracle's choice ends with, so that it never stands in another's column."""
-
-VALIDATION_KEY = b"privolve: slots for validation, 1"
-"""Fixed, and another one than that of the held-out slots, so that the two splits are independent."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,18 +101,6 @@ def hold_out(items: Items, *, share: float, seed: int) -> tuple[Items, Items]:
         for name, rows in ((items.name, ~chosen), (f"{items.name}, held out", chosen))
     ]
     return parts[0], parts[1]
-
-
-def validation_split(ids: Sequence[str], *, share: float) -> tuple[list[int], list[int]]:
-    """(slots to train on, slots to validate on), each in listing order: exactly floor(share x slots) validate.
-
-    A function of the slots' ids alone, never of what they hold, so that both parts are partitions of one ledger (rule 4).
-    """
-    held = int(share * len(ids))
-    if not 0 < held < len(ids):
-        raise MetricError(f"a share of {share:g} of {len(ids)} slots leaves one partition without slots")
-    order = sorted(range(len(ids)), key=lambda slot: (_keyed_hash(ids[slot]), slot))
-    return sorted(order[held:]), sorted(order[:held])
 
 
 # --- the private choice -----------------------------------------------------------------------------------------------
@@ -229,7 +214,3 @@ def _choice(candidates: Sequence[Candidate], index: int, rule: Rule) -> Choice:
     if not candidates:
         raise MetricError("there is nothing to select from: name at least one candidate")
     return Choice(index=index, name=candidates[index].name, rule=rule)
-
-
-def _keyed_hash(slot_id: str) -> bytes:
-    return hashlib.blake2b(slot_id.encode("utf-8", "surrogateescape"), key=VALIDATION_KEY, digest_size=16).digest()

@@ -11,6 +11,7 @@ of the same distribution: compare at equal n.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -46,11 +47,14 @@ def histograms(
     from sklearn.decomposition import PCA
 
     together = unit_rows(np.concatenate([synthetic, real]))
-    components = PCA(random_state=seed + 1).fit(together)
-    kept = int(np.argmax(np.cumsum(components.explained_variance_ratio_) >= explained)) + 1
-    places = components.transform(together)[:, :kept].astype(np.float32)
     restarted: Any = restarts  # Annotated as text alone.
-    labels = KMeans(clusters, n_init=restarted, max_iter=500, random_state=seed + 2).fit_predict(places)
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        # Rows that are alike make fewer clusters; a warning of it would tell something of private ones.
+        warnings.simplefilter("ignore")
+        components = PCA(random_state=seed + 1).fit(together)
+        kept = int(np.argmax(np.cumsum(components.explained_variance_ratio_) >= explained)) + 1
+        places = components.transform(together)[:, :kept].astype(np.float32)
+        labels = KMeans(clusters, n_init=restarted, max_iter=500, random_state=seed + 2).fit_predict(places)
     counts = [np.bincount(part, minlength=clusters) for part in (labels[len(synthetic) :], labels[: len(synthetic)])]
     return counts[0] / len(real), counts[1] / len(synthetic)
 
@@ -96,5 +100,5 @@ def _divergence(p: np.ndarray, mixed: np.ndarray) -> np.ndarray:
 
 
 def _trapezoids(x: np.ndarray, y: np.ndarray) -> float:
-    order = np.argsort(x, kind="stable")
+    order = np.lexsort((-y, x))  # The curve falls: of points that share an x the higher comes first.
     return abs(float(np.trapezoid(y[order], x[order])))

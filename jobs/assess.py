@@ -41,6 +41,7 @@ from ..evaluation.text import column, text_items
 from ..privacy import durable
 from ..privacy.private import Private, disclose
 from .job import InputError
+from .model_selection import ModelSelection, Sets, by_test
 from .run import Event, Run
 
 if TYPE_CHECKING:
@@ -288,12 +289,21 @@ class Outcomes(dict[str, Any]):
             os.close(descriptor)
 
 
+def pictures_of(populations: Sequence[Population], data: Split) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(images, labels) of each population, of the candidates that have an image; of those without any, none."""
+    width, height = data.train.size or (0, 0)
+    nothing = (np.zeros((0, height, width, data.train.channels), np.uint8), np.zeros(0, np.int64))
+    found = [Images.of("", each) for each in populations]
+    return [(each[0].pixels, each[0].labels) if each else nothing for each in found]
+
+
 def assess(
     evolution: PrivateEvolution,
     data: Split,
     *,
     first: Population,
     final: Population,
+    candidates: Sequence[Population],
     voters: Private[Voters],
     gateway: Gateway,
     ledger: Ledger,
@@ -315,11 +325,25 @@ def assess(
     )
     scores: list[Score] = []
     if data.test is not None:
-        candidates = [*sets_of(FINAL, final, data), *(sets_of(INITIAL, first, data) if config.evaluation.floor else [])]
+        judged = [*sets_of(FINAL, final, data), *(sets_of(INITIAL, first, data) if config.evaluation.floor else [])]
         if config.evaluation.random_baseline:
-            candidates += sets_of(RANDOM, evolution.random_selection(data, gateway), data, seen=False)
-        scores = bench.scores(candidates, voters=voters if config.judging_role == "eye" else None)
+            judged += sets_of(RANDOM, evolution.random_selection(data, gateway), data, seen=False)
+        scores = bench.scores(judged, voters=voters if config.judging_role == "eye" else None)
+        if config.selection.rule == "oracle":
+            sets, settings = pictures_of(candidates, data), config.selection
+            names = [f"iteration {number}" for number in range(1, len(sets) + 1)]
+            scores += of_oracle(bench, sets, names=names, settings=settings, seed=config.seed)
     write_scores(run, scores)
+
+
+def of_oracle(bench: Bench, sets: Sets, *, names: Sequence[str], settings: ModelSelection, seed: int) -> list[Score]:
+    """Figures of the set that the test set itself would choose: marked and unprotected, and of nothing that is released."""
+    test = bench.held_out()
+    assert test is not None  # `check` saw to it.
+    choice = by_test(sets, test, names=names, data=bench.data.train, settings=settings, seed=seed)
+    pixels, labels = sets[choice.index]
+    alone = replace(bench, shows_voters=False)
+    return [choice.marked(each) for each in alone.scores([Images(name=FINAL, pixels=pixels, labels=labels)])]
 
 
 def write_scores(run: Run, scores: Sequence[Score]) -> None:

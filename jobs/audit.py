@@ -11,11 +11,13 @@ from dataclasses import replace
 import numpy as np
 
 from ..data.voters import GHOST_LABEL, Voters
+from ..privacy.accounting import default_delta
 from ..privacy.audit import AuditReport, Neighbour, audit
 from ..privacy.randomness import PublicRng
 from .design import Design
 from .evolution import EvolutionConfig
 from .job import InputError, JobConfig
+from .train import TrainConfig
 
 DIMENSIONS = 8
 VOTERS_OF_A_LABEL = 12
@@ -24,11 +26,20 @@ CANDIDATES_OF_A_LABEL = 6
 
 def run(config: JobConfig) -> bool:
     """Print what was tried and what held; True if all did."""
+    if isinstance(config, TrainConfig):
+        from .training_design import check_installed
+
+        check_installed()
+        from . import audit_training
+
+        return audit_training.run(config)
     if not isinstance(config, EvolutionConfig):
         raise InputError(f"kind: {config.kind!r} has no mechanisms to audit")
-    data = config.data.load()
+    data = config.split()
     config.check(data)
-    design = Design.of(config, classes=data.train.classes, voters=data.train.count)
+    design = Design.of(
+        config, classes=data.train.classes, voters=data.train.count, delta=default_delta(data.registered.count)
+    )
     print(f"mechanisms of this job on stand-in data; {data.train.count:,} slots were counted, none was read")
     reports = [_histogram(design)]
     print(f"\nnearest-neighbour histogram, noise of scale {design.histogram.scale:.3f}\n{reports[0]}")

@@ -55,7 +55,7 @@ class FloorConfig:
         from . import assess, store
 
         config, began = self.judged, time.monotonic()
-        data = config.data.load(private_log=run.private_log)
+        data = config.split(private_log=run.private_log)
         config.check(data)
         config.check_roles()
         with ExitStack() as opened:
@@ -103,7 +103,7 @@ class CeilingConfig:
         from .ledgers import check_heads, open_ledger
 
         config, began = self.judged, time.monotonic()
-        data = config.data.load(private_log=run.private_log)
+        data = config.split(private_log=run.private_log)
         with ExitStack() as opened:
             gateway = opened.enter_context(_gateway(config, run, {role_of(config)}))
             _describe(run, config, data, gateway)

@@ -37,5 +37,6 @@ def certify(ledger: Ledger, run: Run) -> Certificate:
             ],
             "models": [{"role": role, **identity} for role, identity in manifest["identities"].items()],
             "prompts": manifest["prompts"],
+            "assumptions": manifest.get("assumptions", []),
         },
     )

@@ -50,12 +50,14 @@ def runs(folders: Sequence[Path], *, out: Path | None = None) -> int:
     for folder in folders:
         inside = sorted(folder.glob(f"{CELLS}/*/run.json"))
         for each in [path.parent for path in inside] if inside else [folder]:
-            if read_manifest(each)["status"] == "finished":
-                found.append(each)
-            else:
+            if read_manifest(each)["status"] != "finished":
                 limits.append(f"{each.name}: not finished; run its job again first")
+            elif why := side_by_side.damaged(each):
+                limits.append(why)
+            else:
+                found.append(each)
     if not found:
-        raise InputError(f"{folders[0]}: no finished run to compare; run its job again first")
+        raise InputError(limits[0] if limits else f"{folders[0]}: no finished run to compare; run its job again first")
     described = side_by_side.sources(found)
     purposes = {read_manifest(each)["config"].get("purpose", "private") for each in found}
     comparison = Comparison(

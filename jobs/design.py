@@ -11,9 +11,9 @@ from ..pe_engine import shares
 from ..pe_engine.histogram import LabelHistogram, NearestNeighbourHistogram, NoisyHistogram, NoisyLabelHistogram
 from ..pe_engine.selection import Sample
 from ..pe_engine.signal import Signal, signal
-from ..privacy.accounting import check_delta, default_delta
+from ..privacy.accounting import check_delta, default_delta, epsilon
 from ..privacy.ledger import PlannedRelease
-from ..privacy.mechanism import PrivacyTarget, calibrate
+from ..privacy.mechanism import PrivacyTarget, PureEpsilon, calibrate
 
 if TYPE_CHECKING:
     from ..pe_engine.schedule import Stages
@@ -30,6 +30,8 @@ class Design:
     target: PrivacyTarget
     histogram: NoisyHistogram
     labels: NoisyLabelHistogram | None
+    selection: PureEpsilon | None
+    """Of the choice between the iterations' sets, on a partition of its own; None: it reads no private record."""
 
     @classmethod
     def of(cls, config: EvolutionConfig, *, classes: tuple[str, ...], voters: int, delta: float | None = None) -> Self:
@@ -51,7 +53,17 @@ class Design:
             uses=settings.iterations,
             beside=[] if labels is None else [labels.cost],
         )
-        return cls(config=config, classes=classes, voters=voters, target=target, histogram=histogram, labels=labels)
+        votes = [histogram.cost] * settings.iterations
+        spent = epsilon([*votes, *([] if labels is None else [labels.cost])], target.delta, target.relation)
+        return cls(
+            config=config,
+            classes=classes,
+            voters=voters,
+            target=target,
+            histogram=histogram,
+            labels=labels,
+            selection=config.selection.cost(spent, target),
+        )
 
     def releases(self, run: str) -> tuple[PlannedRelease, ...]:
         """Every release of the run, in order: the label histogram if there is one, then one histogram an iteration."""

@@ -99,6 +99,7 @@ class DpitiConfig(EvolutionConfig, frozen=True):
             raise InputError(
                 "evolution.size: the private set has no images to take it from; give size = [width, height]"
             )
+        self.check_selection(data)
 
     def voters(self, gateway: Gateway, records: PrivateSet) -> Private[Voters]:
         if self.evolution.voting == "text" and records.size is not None:
@@ -162,12 +163,10 @@ class DpitiConfig(EvolutionConfig, frozen=True):
         scored = sum(left for _, left in pools[:-1])
         if settings.look_ahead:
             ahead = settings.look_ahead * scored
-            painted = sum(stages(settings.iterations).counts) + (
-                ahead * settings.images if settings.voting == "image" else 0
-            )
+            painted = self.painted_in_the_end(stages) + (ahead * settings.images if settings.voting == "image" else 0)
             return {"writer": made + ahead, "painter": painted, "eye": ahead * settings.images}
         if settings.voting == "text":
-            return {"writer": made, "painter": sum(stages(settings.iterations).counts), "eye": scored}
+            return {"writer": made, "painter": self.painted_in_the_end(stages), "eye": scored}
         # A picture is painted once and kept with its caption; extra paintings are made anew.
         painted = made + (settings.images - 1) * scored
         return {"writer": made, "painter": painted, "eye": scored * settings.images}

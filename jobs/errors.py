@@ -23,7 +23,7 @@ def exit_code(error: BaseException) -> int:
         return 3
     if isinstance(error, AdapterError | StoreError | ValueError):
         return 2
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in NO_SPACE):
+    if _is_out_of_memory(error) or (isinstance(error, OSError) and error.errno in NO_SPACE):
         return 3
     if isinstance(error, OSError):
         return 2
@@ -32,8 +32,11 @@ def exit_code(error: BaseException) -> int:
 
 def one_line(error: BaseException, code: int) -> str:
     """The error as one line for a person."""
-    if isinstance(error, MemoryError):
-        return "out of memory; nothing is lost: lower performance.chunk or free some, and run the same command again"
+    if _is_out_of_memory(error):
+        return (
+            "out of memory; nothing is lost: free some, or lower performance.chunk (of a training performance.micro_batch, or "
+            "the batch of the stage), and run the same command again"
+        )
     if isinstance(error, OSError) and error.strerror:
         way_out = "free some" if code == 3 else "give this user access to it, or name another place"
         where = f"{error.filename}: " if error.filename else ""
@@ -42,3 +45,11 @@ def one_line(error: BaseException, code: int) -> str:
     if code != 1 or isinstance(error, PrivateStageError):
         return text
     return f"internal error: {type(error).__name__}: {text}; run again with --debug and report it"
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Python's, or that of torch, which is not imported here."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and (type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error))
+    )

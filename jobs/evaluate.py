@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from ..adapters.contract import AdapterConfig
     from ..adapters.gateway import Gateway
     from ..data.config import DataConfig
+    from ..data.private_set import Split
+    from ..data.slots import PrivateLog
     from .samples import Samples
     from .text_samples import TextSamples
 
@@ -45,6 +47,10 @@ class Against:
     settings: Settings
     trust: tuple[str, ...] = ()
     job: JobConfig | None = None
+
+    def split(self, *, private_log: PrivateLog | None = None) -> Split:
+        """The set in its partitions, as the job has them where there is one."""
+        return self.data.load(private_log=private_log) if self.job is None else self.job.split(private_log=private_log)
 
     @property
     def purpose(self) -> str:
@@ -105,7 +111,7 @@ def evaluate(
     from .text_samples import read_texts
 
     against = _changed(_read(data_file, settings), judge=judge, profile=profile, metrics=metrics)
-    data = against.data.load()
+    data = against.split()
     test, classes = data.test, data.train.classes
     if test is None:
         raise InputError(f"{data_file}: [data] has no held-out part to judge by; give `holdout`, or a test path")
@@ -132,7 +138,7 @@ def _judge(described: Evaluation, run: Run) -> None:
     from .text_samples import TextSamples
 
     against, samples = described.against, described.samples
-    data = against.data.load(private_log=run.private_log)
+    data = against.split(private_log=run.private_log)
     with ExitStack() as opened:
         gateway = opened.enter_context(_gateway(against, run))
         run.record(

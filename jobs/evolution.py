@@ -19,6 +19,7 @@ from ..evaluation.settings import Settings
 from ..neighbours import Distance
 from ..pe_engine.selection import Rank, Selection
 from .job import InputError, JobConfig, Table
+from .model_selection import ModelSelection, planned
 
 if TYPE_CHECKING:
     import numpy as np
@@ -95,7 +96,13 @@ class EvolutionConfig(JobConfig, frozen=True):
     """What the job file calls how much a variation changes."""
 
     evolution: Evolution
+    selection: ModelSelection = ModelSelection()
+    """Between the sets that were selected in the iterations 1 to T, which are the candidates whatever the votes say."""
     evaluation: Evaluation = Evaluation()
+
+    @property
+    def set_aside(self) -> float:
+        return self.selection.set_aside
 
     @property
     def shows_unprotected(self) -> bool:
@@ -111,8 +118,9 @@ class EvolutionConfig(JobConfig, frozen=True):
 
     @property
     def judging_role(self) -> str | None:
-        """Whose features the synthetic images are measured in: the judge's, else the eye's if it sees images."""
-        return "judge" if self.judges else "eye" if self.evolution_sees_images else None
+        """Whose features synthetic records are measured in: the judge's, else the eye's if it sees what is judged."""
+        sees = self.evolution_sees_images or self.data.text_bytes > 0
+        return "judge" if self.judges else "eye" if sees else None
 
     @property
     def evolution_sees_images(self) -> bool:
@@ -140,6 +148,24 @@ class EvolutionConfig(JobConfig, frozen=True):
     def check(self, data: Split) -> None:
         """Refuse data that the job cannot use, before any record is read. Raises InputError."""
         raise NotImplementedError
+
+    def check_selection(self, data: Split) -> None:
+        """Refuse a choice between sets that cannot be made, before any record is read. Raises InputError."""
+        self.selection.check(self, data)
+        if self.selection.rule == "last":
+            return
+        if self.evolution.final != "selected":
+            raise InputError(
+                f"selection.rule: {self.selection.rule!r} is a choice between sets that were selected; take "
+                'evolution.final = "selected"'
+            )
+        counts = self.evolution.count
+        newest = counts if isinstance(counts, int) else counts[-1]
+        if self.selection.rule == "synthetic" and int(self.selection.share * newest) == 0:
+            raise InputError(
+                f"selection.share: {self.selection.share:g} of the {newest} candidates of the last iteration leaves none to "
+                "choose by; raise it"
+            )
 
     def check_roles(self) -> None:
         """Refuse adapters that cannot do what the job asks, or may not see what it shows them. Opens none."""
@@ -221,6 +247,17 @@ class EvolutionConfig(JobConfig, frozen=True):
         design = Design.of(self, classes=data.train.classes, voters=data.train.count, delta=delta)
         design.stages()
         return design.releases(prefix)
+
+    def planned_selection(self, data: Split, *, delta: float, prefix: str) -> tuple[PlannedRelease, ...]:
+        from .design import Design
+
+        design = Design.of(self, classes=data.train.classes, voters=data.train.count, delta=delta)
+        return planned(design.selection, prefix)
+
+    def painted_in_the_end(self, stages: Stages) -> int:
+        """Candidates whose pictures are looked at after the last votes: those released, or all that may be."""
+        first = self.evolution.iterations if self.selection.rule == "last" else 1
+        return sum(sum(stages(number).counts) for number in range(first, self.evolution.iterations + 1))
 
     def pools(self, stages: Stages) -> list[tuple[int, int]]:
         """For each iteration 0 to T: (candidates that it makes, candidates in the population that it leaves)."""

@@ -60,6 +60,7 @@ class ImagePEConfig(EvolutionConfig, frozen=True):
             raise InputError(
                 "evolution.prompts: give one prompt for each class, under its name, or leave the table out"
             )
+        self.check_selection(data)
 
     def voters(self, gateway: Gateway, records: PrivateSet) -> Private[Voters]:
         return gateway.open_trusted("eye").embed(records)

@@ -8,7 +8,7 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
 
@@ -22,6 +22,7 @@ from ..privacy.mechanism import Relation
 
 if TYPE_CHECKING:
     from ..data.private_set import Split
+    from ..data.slots import PrivateLog
     from ..privacy.ledger import PlannedRelease
     from .run import Run
 
@@ -127,6 +128,8 @@ class Performance(Table, frozen=True):
     """So many records of a training at a time, halved until they fit into memory; None: by the size of an image."""
     gradient_chunk: int | None = Field(default=None, gt=0)
     """So many gradients at a time; None: as many as the way of computing them likes best."""
+    compile: bool = False
+    """Compile the networks of public stages (`torch.compile`): faster on a GPU after a minute of compiling."""
     checkpoint_every: int = Field(default=25, gt=0)
     """Steps of a training between durable checkpoints; a crash loses no more than these."""
 
@@ -164,6 +167,19 @@ class JobConfig(Table, frozen=True):
         adapters = {role: adapter.resolved(base) for role, adapter in self.adapters.items()}
         return self.model_copy(update={"data": self.data.resolved(base), "adapters": adapters})
 
+    @property
+    def set_aside(self) -> float:
+        """The share of the private slots that neither vote nor train, and choose between models instead."""
+        return 0.0
+
+    def split(self, *, private_log: PrivateLog | None = None) -> Split:
+        """The private set in the partitions of this job."""
+        return self.data.load(private_log=private_log, validation=self.set_aside)
+
+    def planned_selection(self, data: Split, *, delta: float, prefix: str) -> tuple[PlannedRelease, ...]:
+        """What a run of this job releases from the validation partition, named `PREFIX-validation/...`."""
+        return ()
+
     def planned_releases(self, data: Split, *, delta: float, prefix: str) -> tuple[PlannedRelease, ...]:
         """Every release of a run of this job at the ledger's `delta`, named `PREFIX/...`; reads no record.
 
@@ -174,6 +190,12 @@ class JobConfig(Table, frozen=True):
     def run(self, run: Run) -> None:
         """Do the job in `run`, from wherever it stopped."""
         raise NotImplementedError
+
+    is_helped: ClassVar[bool] = False
+    """Whether further processes, started by `torchrun`, take part."""
+
+    def help(self) -> None:
+        """Take part, as one of the further processes, in what the first one runs."""
 
     def closing(self, run: Run) -> str:
         """What a finished run says: its claim, its figures, and where things lie."""

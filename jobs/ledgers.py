@@ -24,13 +24,13 @@ def open_ledger(config: JobConfig, data: Split) -> Ledger:
     return Ledger.create_or_open(
         folder,
         name=config.data.name,
-        slots=data.train.count,
+        slots=data.registered.count,
         unit=privacy.unit,
         relation=privacy.relation,
         delta=None if (folder / FILE).exists() else privacy.delta,
         total=total,
         purpose=config.purpose,
-        records=data.train.records,
+        records=data.registered.records,
         declare_disjoint=privacy.declare_disjoint,
     )
 

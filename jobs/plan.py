@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..cache import upkeep
 from ..cache.sqlite import SqliteStore
 from ..data.private_set import PrivateSet
-from ..privacy.accounting import epsilon
+from ..privacy.accounting import default_delta, epsilon
 from ..privacy.mechanism import Relation
-from . import run
+from . import job, model_selection, run
 from .design import Design
 from .evolution import EvolutionConfig
 from .gateways import CACHE_FILE, cache_folder
@@ -22,6 +23,15 @@ from .store import finished_iterations
 from .train import TrainConfig
 
 
+def of_file(path: Path, settings: Sequence[str] = ()) -> str:
+    """The plan of a job file, or of all cells of a suite file. Raises InputError, one line."""
+    if job.read_table(path, settings).get("kind") == "suite":
+        from . import suite, suite_plan
+
+        return suite_plan.text(suite.load(path, settings))
+    return text(job.load(path, settings))
+
+
 def text(config: JobConfig) -> str:
     """The plan, for a reader. Raises InputError where the job cannot run as it is written."""
     if isinstance(config, TrainConfig):
@@ -30,16 +40,18 @@ def text(config: JobConfig) -> str:
         return training_plan.text(config)
     if not isinstance(config, EvolutionConfig):
         raise InputError(f"kind: {config.kind!r} has no plan")
-    data = config.data.load()
+    data = config.split()
     config.check(data)
     config.check_roles()
     config.prompts()
-    design = Design.of(config, classes=data.train.classes, voters=data.train.count)
+    delta = default_delta(data.registered.count)
+    design = Design.of(config, classes=data.train.classes, voters=data.train.count, delta=delta)
     return "\n".join(
         [
             f"{config.kind} on {data.train.name}: {data.train.count:,} private slots, {len(data.train.classes)} classes",
             "",
             *_privacy(design),
+            *model_selection.plan_lines(config.selection, design.selection, data),
             "",
             *_requests(config, design, data.train.count),
             "",
@@ -88,13 +100,19 @@ def _requests(config: EvolutionConfig, design: Design, voters: int) -> list[str]
 
 
 def _money(config: EvolutionConfig, design: Design, private: PrivateSet) -> list[str]:
-    asked, typical, largest = config.requests(design.stages()), config.typical(private), config.largest(private)
     kept = _kept(config, private.count)
-    uses: list[Use] = []
+    return lines(uses(config, design, private, kept), config.performance, config.budget, spent=kept.micro)
+
+
+def uses(config: EvolutionConfig, design: Design, private: PrivateSet, kept: _Kept | None = None) -> list[Use]:
+    """What each role is left to be asked; without `kept` of a run that asked nothing yet."""
+    kept = kept or _Kept(calls={}, slots={}, micro=0)
+    asked, typical, largest = config.requests(design.stages()), config.typical(private), config.largest(private)
+    found: list[Use] = []
     for role in config.roles():
         # Before its first private record a role is asked about a blank.
         public = asked.get(role, 0) + (role in largest)
-        uses.append(
+        found.append(
             Use(
                 role=role,
                 config=config.adapters[role],
@@ -105,7 +123,7 @@ def _money(config: EvolutionConfig, design: Design, private: PrivateSet) -> list
                 largest=largest.get(role),
             )
         )
-    return lines(uses, config.performance, config.budget, spent=kept.micro)
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)

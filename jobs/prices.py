@@ -116,6 +116,14 @@ def lines(uses: list[Use], performance: Performance, budget: Budget, *, spent: i
     return text
 
 
+def together(uses: list[Use], performance: Performance) -> tuple[tuple[int, int], int]:
+    """Of some cells' roles: money, expected and worst, in millionths of a dollar; and how many are of unknown price."""
+    remote = [use for use in uses if registry.location(use.config) is Location.REMOTE]
+    found = [cost(use, performance) for use in remote]
+    known = [each.money for each in found if each is not None and each.money is not None]
+    return (sum(each[0] for each in known), sum(each[1] for each in known)), len(found) - len(known)
+
+
 def _role(use: Use, each: Cost | None) -> list[str]:
     kept = f" ({use.kept:,} more are kept)" if use.kept else ""
     if each is None:

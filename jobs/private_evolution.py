@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 
@@ -25,13 +25,14 @@ from ..pe_engine.refusals import Refusals
 from ..pe_engine.schedule import Stage, Stages
 from ..pe_engine.scoring import RenderedScoring
 from ..pe_engine.selection import At, Sample, Uniform, barred, select_all_labels
-from ..pe_engine.variation import initial, vary
+from ..pe_engine.variation import chosen, initial, vary
 from ..privacy import durable
+from ..privacy.accounting import default_delta
 from ..privacy.failpoint import failpoint
 from ..privacy.ledger import Ledger
 from ..privacy.private import Private
 from ..privacy.randomness import PublicRng
-from . import assess, certify, page, store
+from . import assess, certify, model_selection, page, store
 from .design import Design, histogram_release, label_release
 from .evolution import EvolutionConfig
 from .gateways import CACHE_FILE, cache_folder, open_gateway
@@ -59,11 +60,12 @@ class PrivateEvolution:
 
     def go(self) -> None:
         config, run, began = self.config, self.run, time.monotonic()
-        data = config.data.load(private_log=run.private_log)
+        data = config.split(private_log=run.private_log)
         config.check(data)
         config.check_roles()
         prompts = config.prompts()
-        Design.of(config, classes=data.train.classes, voters=data.train.count).stages()
+        delta = default_delta(data.registered.count)
+        Design.of(config, classes=data.train.classes, voters=data.train.count, delta=delta).stages()
         with ExitStack() as opened:
             ledger = opened.enter_context(open_ledger(config, data))
             check_heads(config, ledger, run)
@@ -93,13 +95,26 @@ class PrivateEvolution:
             # Reserve the whole plan before anything is released.
             releases = design.releases(run.releases_as)
             reserve(ledger, run, partition=data.train.partition, share=design.target, releases=releases)
+            if design.selection is not None:
+                model_selection.reserve(ledger, run, design.selection, design.target)
             self._note_egress(ledger, gateway)
             run.record(ledger_head=ledger.head())
 
             final, first, voters = self._evolve(data, design, stages, ledger, gateway)
+            candidates = self._candidates(final, gateway, data)
+            final = self._chosen(candidates, data, design, ledger)
             self._publish(final, data.train.classes)
             self._lineages(final, data.train.classes, gateway, data)
-            assess.assess(self, data, first=first, final=final, voters=voters, gateway=gateway, ledger=ledger)
+            assess.assess(
+                self,
+                data,
+                first=first,
+                final=final,
+                candidates=candidates,
+                voters=voters,
+                gateway=gateway,
+                ledger=ledger,
+            )
             self._count_requests("evaluation", gateway)
             run.record(
                 ledger_head=ledger.head(),
@@ -169,6 +184,39 @@ class PrivateEvolution:
             config.pictured(first, gateway, data.train, self.rng),
             voters,
         )
+
+    def _candidates(self, final: Population, gateway: Gateway, data: Split) -> list[Population]:
+        """The sets that were selected in the iterations 1 to T, with their pictures: what a choice is between.
+
+        `final` is the last of them, and the only one where nothing is chosen.
+        """
+        if self.config.selection.rule == "last":
+            return [final]
+        self.bars.stage("candidates")
+        found: list[Population] = []
+        for number in range(1, self.config.evolution.iterations):
+            scored = store.load_population(self.run.iterations / f"{number - 1:03d}")
+            rows = np.load(self.run.iterations / f"{number:03d}" / "selected.npy", allow_pickle=False)
+            found.append(self.config.pictured(chosen(scored, rows, number), gateway, data.train, self.rng))
+        return [*found, final]
+
+    def _chosen(self, candidates: Sequence[Population], data: Split, design: Design, ledger: Ledger) -> Population:
+        """The one that is released."""
+        config = self.config
+        if config.selection.rule == "last":
+            return candidates[-1]
+        self.bars.stage("selection")
+        choice = model_selection.choose(
+            assess.pictures_of(candidates, data),
+            names=[f"iteration {number}" for number in range(1, len(candidates) + 1)],
+            data=data,
+            settings=config.selection,
+            seed=config.seed,
+            cost=design.selection,
+            ledger=ledger,
+            run=self.run,
+        )
+        return candidates[choice.index]
 
     def random_selection(self, data: Split, gateway: Gateway) -> Population:
         """The same evolution with random selection instead of votes: what the votes must beat. Reads no private record."""

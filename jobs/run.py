@@ -58,6 +58,7 @@ class Event(StrEnum):
     PLANNED = "planned"
     RELEASED = "released"
     DISCLOSED = "disclosed"
+    SELECTED = "selected"
     SAVED = "saved"
     INTERRUPTED = "interrupted"
     FAILED = "failed"

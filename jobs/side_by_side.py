@@ -8,13 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
 from ..evaluation.comparison import Cell, Comparison, Group, Kind, Samples
 from ..evaluation.drawings import png, svg
 from ..evaluation.harness import CEILING, FINAL, RANDOM
-from ..evaluation.metric import Score
+from ..evaluation.metric import MetricError, Score
 from ..evaluation.tables import as_csv, latex, markdown
 from ..privacy import durable
 from . import page
@@ -60,6 +61,17 @@ def sources(folders: Sequence[Path]) -> list[Source]:
         )
         for folder, manifest, name, settings in found
     ]
+
+
+def damaged(folder: Path) -> str:
+    """Why a finished run cannot be put beside others, in one line; "" if it can."""
+    try:
+        _scores(folder)
+        _samples(folder)
+        _certificate(folder)
+    except (OSError, ValueError, KeyError, TypeError, MetricError, BadZipFile) as error:
+        return f"{folder.name}: a file of it is damaged ({type(error).__name__}); restore it, or run its job again"
+    return ""
 
 
 def groups(found: Iterable[Source]) -> tuple[Group, ...]:

@@ -20,6 +20,7 @@ import numpy as np
 
 from .. import trainers
 from ..privacy import arrays, durable
+from ..privacy.failpoint import failpoint
 from .job import canonical
 
 
@@ -39,10 +40,13 @@ class Stages:
         done = folder / "done.npz"
         with _alone(folder):
             if not done.exists():
-                durable.write_bytes(done, arrays.npz(make(folder)))
-                for left in folder.iterdir():  # What the stage needed to go on from is needed no more.
-                    if left.name not in ("done.npz", ".lock"):
-                        shutil.rmtree(left) if left.is_dir() else left.unlink()
+                content = arrays.npz(make(folder))
+                failpoint("stage-before-save")
+                durable.write_bytes(done, content)
+                failpoint("stage-after-save")
+            for left in folder.iterdir():  # What the stage needed to go on from is needed no more.
+                if left.name not in ("done.npz", ".lock"):
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
         return arrays.unpacked(done.read_bytes())
 
 

@@ -55,8 +55,8 @@ def load_population(folder: Path) -> Population:
 
 
 def finished_iterations(folder: Path) -> list[int]:
-    """The numbers of the iterations that are saved, ascending."""
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+    """The numbers of the iterations of Private Evolution that are saved, ascending."""
+    return sorted(int(path.parent.name) for path in folder.glob("[0-9][0-9][0-9]*/population.jsonl"))
 
 
 def pack_images(population: Population) -> bytes:

@@ -6,13 +6,17 @@
     kind = "digits"
     [methods.pe]                        # a job file, with what differs; or a whole job without data and epsilon
     job = "image-pe.toml"
+    [methods.pe-sd]                     # Private Evolution of what another method trained, on the same set, epsilon and seed
+    job = "image-pe.toml"
+    models = { painter = "dpdm" }
     [methods.floor]                     # what no private data is worth: the first candidates of another method
     kind = "floor"
     [methods.ceiling]                   # what the real training set is worth
     kind = "ceiling"
 
 Everything is parsed, and refused, before the first cell runs. A suite on private data has one plan a private set, with a
-joint epsilon that its owner states; public data is played as private by `purpose = "benchmark"` (rules 6 and 21).
+joint epsilon that its owner states; public data is played as private by `purpose = "benchmark"` (rules 6 and 21). A training
+and what goes on from its model always share a plan, so that `models` needs a joint one.
 """
 
 from __future__ import annotations
@@ -27,12 +31,16 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat, ValidationError, field_validator, model_validator
 
+from ..adapters import registry as adapters
 from ..evaluation.settings import Settings
 from . import job
 from .baselines import CeilingConfig, FloorConfig
 from .evolution import EvolutionConfig
 from .job import AnyAdapter, Budget, Data, InputError, JobConfig, Performance, Table, canonical
+from .train import TrainConfig
 
+CELLS = "cells"
+"""Of a suite's folder: the runs of its cells."""
 PSEUDO = ("floor", "ceiling")
 NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,39}"
 DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h)")
@@ -72,7 +80,10 @@ class SuiteConfig(Table, frozen=True):
     methods: dict[str, dict[str, Any]] = Field(min_length=1)
     privacy: SuitePrivacy = SuitePrivacy()
     judge: AnyAdapter | None = None
-    """The network in whose features all images are measured; None: `pixels`."""
+    """The network in whose features all images are measured; None: `pixels`. Without its weights no cell begins.
+
+    Each says so in one line before it releases anything, and the same command goes on once the weights are there.
+    """
     evaluation: Judging = Judging()
     budget: Budget | None = None
     performance: Performance | None = None
@@ -123,6 +134,8 @@ class Cell:
     epsilon: float | None
     seed: int
     config: JobConfig | FloorConfig | CeilingConfig
+    after: tuple[Cell, ...] = ()
+    """The trainings whose models it goes on from."""
 
     @property
     def name(self) -> str:
@@ -196,7 +209,10 @@ def parse(table: Mapping[str, Any], *, where: str, base: Path) -> Suite:
 def _cells(config: SuiteConfig, where: str, base: Path) -> list[Cell]:
     """Data by data, seed by seed: the floor first, the methods by rising epsilon, the ceiling last."""
     # Methods are parsed first, so that what is wrong with one is said of it and not of its floor.
-    ordered = sorted(config.methods, key=lambda name: config.methods[name].get("kind") in PSEUDO)
+    # Models are trained before what goes on from them.
+    ordered = sorted(
+        config.methods, key=lambda name: (config.methods[name].get("kind") in PSEUDO, "models" in config.methods[name])
+    )
     cells: list[Cell] = []
     for data in config.data:
         for seed in config.seeds:
@@ -206,14 +222,60 @@ def _cells(config: SuiteConfig, where: str, base: Path) -> list[Cell]:
                 if kind == "ceiling" and seed != config.seeds[0]:
                     continue  # Nothing of it depends on the seed.
                 for epsilon in (None,) if kind in PSEUDO else sorted(config.epsilons):
-                    made = _job(config, method, data, epsilon, seed, f"{where}: methods.{method}", base)
-                    some.append(Cell(method=method, data=data, epsilon=epsilon, seed=seed, config=made))
+                    place = f"{where}: methods.{method}"
+                    made = _job(config, method, data, epsilon, seed, place, base)
+                    models = _models(config, method, [each for each in some if each.epsilon == epsilon], place)
+                    if models:
+                        assert isinstance(made, JobConfig)
+                        made = _going_on(made, models)
+                    after = tuple(models.values())
+                    some.append(Cell(method=method, data=data, epsilon=epsilon, seed=seed, config=made, after=after))
             cells += sorted(some, key=lambda cell: _order(config.methods[cell.method]))
     return cells
 
 
+def _models(config: SuiteConfig, method: str, before: Sequence[Cell], where: str) -> Mapping[str, Cell]:
+    """By role, the training that the role's model comes from; `before` are the cells of the same set, epsilon and seed."""
+    models = config.methods[method].get("models", {})
+    if not models:
+        return {}
+    if config.purpose == "benchmark":
+        raise InputError(
+            f"{where}.models: a training and what goes on from its model need one plan for both; state "
+            "privacy.joint_epsilon and leave purpose out"
+        )
+    trained = {each.method: each for each in before if isinstance(each.config, TrainConfig)}
+    if not isinstance(models, Mapping) or not set(models.values()) <= set(trained):
+        known = ", ".join(trained) or "none"
+        raise InputError(
+            f"{where}.models: for each role a method of this suite that trains a model; there are: {known}"
+        )
+    return {str(role): trained[name] for role, name in models.items()}
+
+
+def _going_on(made: JobConfig, models: Mapping[str, Cell]) -> JobConfig:
+    """The job with these models in its roles; their folders are seen from the suite's."""
+    trained = {
+        role: adapters.parse({**_drawing(made, role), "kind": "trained", "path": f"{CELLS}/{cell.name}"}, role=role)
+        for role, cell in models.items()
+    }
+    changed: dict[str, Any] = {"adapters": {**made.adapters, **trained}}
+    if isinstance(made, EvolutionConfig):
+        # Its first candidates have seen private records, through the model: they are no floor.
+        changed["evaluation"] = made.evaluation.model_copy(update={"floor": False})
+    return made.model_copy(update=changed)
+
+
+def _drawing(made: JobConfig, role: str) -> dict[str, Any]:
+    """What the job says of how a trained model draws in this role."""
+    given = made.adapters.get(role)
+    if given is None or given.kind != "trained":
+        return {}
+    return given.model_dump(mode="json", exclude={"kind", "path"}, exclude_unset=True)
+
+
 def _order(table: Mapping[str, Any]) -> int:
-    return {"floor": -1, "ceiling": 1}.get(str(table.get("kind")), 0)
+    return {"floor": -1, "ceiling": 2}.get(str(table.get("kind")), 1 if "models" in table else 0)
 
 
 def _job(
@@ -230,6 +292,10 @@ def _job(
     judged = _method(config, config.methods[of], data, config.epsilons[0], seed, f"{where} of {of}", base)
     if kind == "ceiling":
         return CeilingConfig(judged=judged)
+    if "models" in config.methods[of]:
+        raise InputError(
+            f"{where}: of = {of!r} goes on from a model that has seen private records; name another method"
+        )
     if not isinstance(judged, EvolutionConfig):
         raise InputError(f"{where}: of = {of!r} has no first candidates; name a method of Private Evolution")
     return FloorConfig(judged=judged)
@@ -256,7 +322,7 @@ def _method(
     base: Path,
 ) -> JobConfig:
     """A job: its file, what the method's table changes, what it changes on this set, and what the suite sets for all."""
-    own = {key: value for key, value in table.items() if key not in ("job", "on")}
+    own = {key: value for key, value in table.items() if key not in ("job", "on", "models")}
     if set_by_suite := sorted(set(own) & set(OURS)):
         raise InputError(f"{where}: {set_by_suite[0]!r} is the suite's to set, the same for every method")
     start: dict[str, Any] = {}

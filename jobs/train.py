@@ -50,6 +50,8 @@ class Samples(Table, frozen=True):
     count: int = Field(default=1000, gt=0)
     """How many images, over all classes in the declared shares; exactly so many."""
     shares: Literal["uniform"] | dict[str, float] = "uniform"
+    previews: int = Field(default=0, ge=0, le=99)
+    """About how many times in the course of the training a few images are drawn of a durable checkpoint, and released."""
     pictures: bool = True
     """Also write each as a PNG of its own; `samples.npz` holds them all in any case."""
 
@@ -71,6 +73,11 @@ class TrainConfig(JobConfig, frozen=True):
         """Whether figures that only `private/` may hold are computed too."""
         wanted = self.evaluation.unprotected
         return self.purpose == "benchmark" if wanted is None else wanted
+
+    @property
+    def declares_shares(self) -> bool:
+        """Whether label shares, for the samples or for a denominator of the training, are public by the owner's word."""
+        return self.samples.shares != "uniform" or self.trainer.declares_shares
 
     def roles(self) -> tuple[str, ...]:
         """The roles that this job uses."""
@@ -99,16 +106,29 @@ class TrainConfig(JobConfig, frozen=True):
         return here
 
     def planned_releases(self, data: Split, *, delta: float, prefix: str) -> tuple[PlannedRelease, ...]:
-        from .training import Design, check
+        from .training_design import Design, check
 
         check(self, data)
         self.check_roles()
         return Design.of(self, data.train, delta=delta).releases(prefix)
 
     def run(self, run: Run) -> None:
+        from .training_design import check_installed
+
+        check_installed()
         from .training import Training
 
         Training(self, run).go()
+
+    is_helped = True
+
+    def help(self) -> None:
+        from .training_design import check_installed
+
+        check_installed()
+        from .helping import help_training
+
+        help_training(self)
 
     def closing(self, run: Run) -> str:
         from .page import closing

@@ -1,6 +1,7 @@
 """`privolve plan` of a training: what it releases at what cost, how large it is, and how long it takes on this machine.
 
-No record is read. Time and memory are measured on public random input of the shapes to come, for one micro-batch.
+No record is read. Time and memory are measured on public random input of the shapes to come, for one micro-batch; or for as
+much of one as takes seconds.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ from ..privacy.accounting import epsilon
 from ..privacy.mechanism import Relation
 from ..trainers.course import DiffusionMethod
 from .train import Painted, TrainConfig
-from .training import Design, check, gradient_chunk, micro_batch
+from .training_design import Design, check, gradient_chunk, micro_batch
+
+MEASURED_S = 4.0
+"""About how long a network of any size is timed."""
 
 
 def text(config: TrainConfig) -> str:
@@ -86,31 +90,39 @@ def _machine(config: TrainConfig, design: Design) -> list[str]:
     lines = [f"network: {whole:,} parameters, {numbers:,} of them trained; {device}, {rows} records at a time"]
     channels, height, width = trainer.seen(design.shape)
     loss = trainer.loss(design.shape, private=True)
-    blank = np.zeros((rows, height, width, channels), dtype=np.uint8)
-    zeros = np.zeros(rows, dtype=np.int64)
-    batch = {name: value.to(device) for name, value in loss.rows(config.seed)(blank, zeros, zeros, 0).items()}
     module.to(device)
+
+    def batch(count: int) -> dict[str, torch.Tensor]:
+        blank = np.zeros((count, height, width, channels), dtype=np.uint8)
+        zeros = np.zeros(count, dtype=np.int64)
+        return {name: value.to(device) for name, value in loss.rows(config.seed)(blank, zeros, zeros, 0).items()}
+
+    def timed(count: int) -> float:
+        asked, began = batch(count), time.perf_counter()
+        for _ in engine.per_record(asked):
+            pass
+        if device != "cpu":
+            torch.cuda.synchronize()
+        return time.perf_counter() - began
+
     engine = gradients.engine(
-        config.performance.gradients, module, loss.losses, trained, gradient_chunk(config, design), public=batch
+        config.performance.gradients, module, loss.losses, trained, gradient_chunk(config, design), public=batch(1)
     )
-    for _ in engine.per_record(batch):  # The first pass is slower than those to come.
-        pass
-    began = time.perf_counter()
-    for _ in engine.per_record(batch):
-        pass
-    if device != "cpu":
-        torch.cuda.synchronize()
-    took = time.perf_counter() - began
+    one = timed(1)  # The first pass is slower than those to come, and of a large network long enough.
+    measured = rows if device != "cpu" else min(rows, max(1, int(MEASURED_S / one)))
+    while (took := timed(measured)) < MEASURED_S / 4 and measured < rows:
+        measured = min(rows, 4 * measured)
     records = sgd.cost.probability * design.shape.slots
-    seconds = took * max(1.0, records / rows) * sgd.cost.steps
+    seconds = took / measured * max(rows, records) * sgd.cost.steps
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     if device != "cpu":
         memory = torch.cuda.max_memory_allocated() / 2**30
+    noun = "record" if measured == 1 else "records"
     return [
         *lines,
-        f"time: about {_spoken(seconds)} for the steps on this machine, as one micro-batch of random input took "
+        f"time: about {_spoken(seconds)} for the steps on this machine, as {measured:,} {noun} of random input took "
         f"{took:.2f} s; public stages and samples come on top",
-        f"memory: {memory:.1f} GiB at its peak for that micro-batch",
+        f"memory: {memory:.1f} GiB at its peak meanwhile",
     ]
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from .mechanism import (
@@ -288,7 +289,8 @@ class _Plan:
 
     def loss_distribution(self) -> _LossDistribution:
         """All but the pure epsilons, composed by dp-accounting on one grid."""
-        return _LossDistribution(_composed(self), self.allowance)
+        composed = _composed(tuple(self.pairs.items()), tuple(self.sampled.items()), self.relation, self.mu)
+        return _LossDistribution(composed, self.allowance)
 
 
 # --- discrete Gaussians, exactly --------------------------------------------------------------------------------------
@@ -477,29 +479,36 @@ class _LossDistribution:
         )
 
 
-def _composed(plan: _Plan) -> Any:
-    """The plan's PLD: sampled releases by dp-accounting, scalar pairs composed exactly and then put on its grid."""
+@lru_cache(maxsize=32)
+def _composed(
+    pairs: tuple[tuple[float, int], ...],
+    sampled: tuple[tuple[tuple[float, float], int], ...],
+    relation: Relation,
+    mu: float,
+) -> Any:
+    """A plan's PLD: sampled releases by dp-accounting, scalar pairs composed exactly and then put on its grid.
+
+    It is kept, because calibration, ledger, certificate and page ask for the same one, and it takes a second to make.
+    """
     from dp_accounting.pld import privacy_loss_distribution
     from dp_accounting.privacy_accountant import NeighboringRelation
 
-    interval = min(_sampled_deviation(*key, plan.relation) / 40 for key in plan.sampled)
-    interval = max(min(interval, plan.mu / 1000), 1e-6)
-    relation = (
-        NeighboringRelation.REPLACE_ONE
-        if plan.relation is Relation.REPLACE_ONE
-        else NeighboringRelation.REPLACE_SPECIAL
+    interval = min(_sampled_deviation(*key, relation) / 40 for key, _ in sampled)
+    interval = max(min(interval, mu / 1000), 1e-6)
+    neighbours = (
+        NeighboringRelation.REPLACE_ONE if relation is Relation.REPLACE_ONE else NeighboringRelation.REPLACE_SPECIAL
     )
     composed: Any = None
-    for (probability, noise_multiplier), steps in plan.sampled.items():
+    for (probability, noise_multiplier), steps in sampled:
         part: Any = privacy_loss_distribution.from_gaussian_mechanism(
             noise_multiplier,
             sampling_prob=probability,
             value_discretization_interval=interval,
-            neighboring_relation=relation,
+            neighboring_relation=neighbours,
         )
         part = part.self_compose(steps)
         composed = part if composed is None else composed.compose(part)
-    for scale, count in plan.pairs.items():
+    for scale, count in pairs:
         first, masses = _on_grid(_LatticeSum.of(scale, count, 0.0), interval, 0.0)
         by_index = {first + i: float(mass) for i, mass in enumerate(masses)}
         part = privacy_loss_distribution.PrivacyLossDistribution.create_from_rounded_probability(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .mechanism import MOST_NOISE
 from .randomness import SecretRng
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ def noisy(
     """A sum of lattice rows with noise of standard deviation `noise_multiplier * clip_norm` on every coordinate."""
     if total.dtype != np.int64:
         raise TypeError(f"lattice noise is for int64 sums, not {total.dtype}")
+    if not noise_multiplier <= MOST_NOISE:
+        raise ValueError(f"noise of {noise_multiplier:g} clip norms overflows 64-bit integers; at most {MOST_NOISE:g}")
     noise = np.rint(secret.gaussian(total.shape, noise_multiplier * RESOLUTION)).astype(np.int64)
     return np.multiply(total + noise, clip_norm / RESOLUTION, dtype=np.float64)
 

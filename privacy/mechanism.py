@@ -86,6 +86,10 @@ class DiscreteGaussian:
         return self.cells * self.copies * relation.contributions
 
 
+MOST_NOISE = 2.0**38
+"""The most noise on a lattice of 2^20 points a sensitivity: its tails, 9.2 standard deviations, fit 64-bit integers."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SampledGaussian:
     """`steps` Poisson-sampled Gaussian queries (lattice noise): PoissonSampled(probability, Gaussian(noise_multiplier))."""
@@ -97,6 +101,11 @@ class SampledGaussian:
     def __post_init__(self) -> None:
         _require_positive("noise_multiplier", self.noise_multiplier)
         _require_count("steps", self.steps)
+        if self.noise_multiplier > MOST_NOISE:
+            raise ValueError(
+                f"noise_multiplier is {self.noise_multiplier:g}; above {MOST_NOISE:g} noise does not fit the integers it is "
+                "added in, and an overflow would hide nothing; leave the query out instead"
+            )
         if not 0 < self.probability <= 1:
             raise ValueError(f"probability is {self.probability}; it must be above 0 and at most 1")
 

@@ -205,8 +205,12 @@ def _document(
         )
     plan, partition = book.plans[run].plan, book.plans[run].plan.partition
     alone, together = _alone(book, run), _together(book, partition)
-    stated = alone if terms.purpose == "benchmark" else together
     partitions = [_together(book, name) for name in book.partitions]
+    maximum = {
+        key: max((figure[key] for figure in partitions), key=float) for key in ("epsilon", "delta", "replace_one")
+    }
+    # A slot lies in one partition, which may be any.
+    stated = alone if terms.purpose == "benchmark" else maximum
     releases = [_release(book, of, name.name) for of in book.plans for name in book.plans[of].plan.releases]
     document: dict[str, Any] = {
         "format": 1,
@@ -223,9 +227,7 @@ def _document(
         "this_run": alone,
         "together": together,
         "partitions": partitions,
-        "maximum": {
-            key: max((figure[key] for figure in partitions), key=float) for key in ("epsilon", "delta", "replace_one")
-        },
+        "maximum": maximum,
         "runs": [
             {
                 "run": name,
@@ -385,7 +387,7 @@ def _claim(document: Mapping[str, Any]) -> str:
     commit = manifest.get("commit") or f"of digest {document['code'].get('source', 'unknown')[:16]}"
     where = (
         f"ledger {ledger['id']}, entries 1..{ledger['entries']}, head {ledger['head']}; "
-        f"{document['partition']} partition; later releases add"
+        f"{document['partition']} partition{_beside(document)}; later releases add"
     )
     if document["purpose"] == "benchmark":
         opening = (
@@ -416,6 +418,15 @@ def _claim(document: Mapping[str, Any]) -> str:
         f"({document['unprotected_figures']['before_this_plan']} shown before this plan)"
         + "".join(f"; {assumption}" for assumption in document["assumptions"])
         + f". Not covered: what trusted roles received ({trusted}), the test partition, provider logs."
+    )
+
+
+def _beside(document: Mapping[str, Any]) -> str:
+    """The other partitions that anything was released from, and what one of their slots lost."""
+    others = [figure for figure in document["partitions"] if figure["partition"] != document["partition"]]
+    return "".join(
+        f", and {figure['partition']} partition at ({_shown(figure['epsilon'])}, {_shown(figure['delta'])})"
+        for figure in others
     )
 
 

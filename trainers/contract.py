@@ -107,6 +107,11 @@ class Bench(Protocol):
     def device(self) -> str: ...
 
     @property
+    def compiled(self) -> bool:
+        """Whether the networks of public stages are compiled."""
+        ...
+
+    @property
     def progress(self) -> Progress: ...
 
     def stage(self, name: str, key: Mapping[str, Any], make: Callable[[Path], Arrays]) -> Arrays:
@@ -130,8 +135,8 @@ class Bench(Protocol):
         """
         ...
 
-    def workspace(self, name: str) -> Workspace:
-        """The private checkpoints of the release `name`."""
+    def workspace(self, name: str, *, model: Callable[[Arrays], GenerativeModel] | None = None) -> Workspace:
+        """The private checkpoints of the release `name`; with `model` of averaged weights, samples of some may be shown."""
         ...
 
 
@@ -152,6 +157,16 @@ class Method(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     def queries(self, shape: Shape) -> tuple[tuple[str, Cost], ...]:
         """Name and cost of what is asked of the private set before the training, in order; their noise is a setting."""
         return ()
+
+    @property
+    def declares_shares(self) -> bool:
+        """Whether it takes label shares of the private set for public; the certificate says so."""
+        return False
+
+    @property
+    def fixed_noise(self) -> float | None:
+        """The noise multiplier of the training, if the job file fixes it; None: the least that the budget allows."""
+        return None
 
     def dp_sgd(self, shape: Shape) -> DPSGD | None:
         """The training, to be calibrated beside the queries; None for a method that releases queries alone."""

@@ -6,6 +6,7 @@ part is optional: without a public set there is no pre-training, without a query
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from .dp_sgd import DPSGD, NoisySGD
 
 Profile = Literal["tiny", "small", "paper"]
-"""tiny: minutes on two cores, images of about 8 x 8; small: half an hour, 28 x 28; paper: as published, on GPUs."""
+"""tiny: minutes on two cores, images of about 8 x 8; small: half an hour of them, 28 x 28; paper: as published, on GPUs."""
 
 
 class Table(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
@@ -73,6 +74,10 @@ class DiffusionMethod(Method, frozen=True):
     learning_rate: float = Field(gt=0)
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     ema: float = Field(default=0.999, ge=0, lt=1)
+    noise: float | None = Field(default=None, gt=0)
+    """The noise multiplier of the training; None: the least that the budget allows, which is what one wants."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of public stages. Private gradients, norms and noise are float32 or wider in any case."""
 
     pretraining: Pretraining | None = None
     warm_up: tuple[WarmUp, ...] = ()
@@ -98,6 +103,11 @@ class DiffusionMethod(Method, frozen=True):
     def needs_public(self) -> bool:
         return self.pretraining is not None
 
+    @property
+    def pretrains_on_public_alone(self) -> bool:
+        """Whether no private record had a part in the pre-training, not even through a noisy answer."""
+        return True
+
     def steps(self, shape: Shape) -> int:
         """At least one: epochs over the rate, rounded."""
         return max(1, round(self.epochs / self.rate(shape)))
@@ -113,6 +123,14 @@ class DiffusionMethod(Method, frozen=True):
 
     def queries(self, shape: Shape) -> tuple[tuple[str, Cost], ...]:
         return tuple((f"{number}-{each.kind}", each.cost(shape)) for number, each in enumerate(self.warm_up, 1))
+
+    @property
+    def declares_shares(self) -> bool:
+        return self.label_shares is not None
+
+    @property
+    def fixed_noise(self) -> float | None:
+        return self.noise
 
     def dp_sgd(self, shape: Shape) -> DPSGD:
         from .dp_sgd import DPSGD
@@ -139,7 +157,7 @@ class DiffusionMethod(Method, frozen=True):
     def train(self, sgd: NoisySGD | None, bench: Bench) -> Trained:
         assert sgd is not None
         weights, floor = self.pretrained(bench), None
-        if weights is not None:
+        if weights is not None and self.pretrains_on_public_alone:
             floor = self.model(bench, weights)
         pictures: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         shares = self.shares(bench.shape)
@@ -185,8 +203,19 @@ class DiffusionMethod(Method, frozen=True):
         )
         released = bench.release(
             "training",
-            sgd.training(task, None, bench.workspace("training")),
-            question={"start": start, "seed": bench.seed, "trainer": self.model_dump(mode="json")},
+            sgd.training(
+                task,
+                None,
+                bench.workspace(
+                    "training", model=lambda shown: self.model(bench, self.finished(copy.deepcopy(module), shown))
+                ),
+            ),
+            question={
+                "start": start,
+                "seed": bench.seed,
+                "trainer": self.model_dump(mode="json"),
+                **self.depends_on(bench),
+            },
         )
         return self.finished(module, part(released, "ema"))
 
@@ -256,6 +285,7 @@ class DiffusionMethod(Method, frozen=True):
                 bias=self.levels.bias,
             ),
             "augmentation": self.augmentation if private else "none",
+            "largest_shift": max(1, min(shape.width, shape.height) // 8),
         }
         return DiffusionLoss(**{**settings, **changes})
 
@@ -308,6 +338,7 @@ class DiffusionMethod(Method, frozen=True):
             "loss": repr(loss),
             "settings": settings.model_dump(mode="json"),
             "ema": self.ema,
+            "precision": self.precision,
             "seed": bench.seed,
             **self.depends_on(bench),
         }
@@ -326,13 +357,18 @@ class DiffusionMethod(Method, frozen=True):
                 lambda chosen, step: rows(seen[chosen], labels[chosen], np.arange(len(chosen)), step),
                 images=len(pixels),
                 settings=Fit(
-                    steps=settings.steps, batch=settings.batch, learning_rate=settings.learning_rate, ema=self.ema
+                    steps=settings.steps,
+                    batch=settings.batch,
+                    learning_rate=settings.learning_rate,
+                    ema=self.ema,
+                    precision=self.precision,
                 ),
                 seed=bench.seed,
                 folder=folder,
                 progress=bench.progress,
                 name=name,
                 device=bench.device,
+                compiled=bench.compiled,
             )
 
         return part(bench.stage(name, key, make), "ema")
@@ -359,11 +395,11 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     result = dict(below)
     for name, value in above.items():
         before = result.get(name)
-        both = isinstance(value, Mapping) and isinstance(before, Mapping)
-        if both and ("kind" not in value or value.get("kind") == before.get("kind")):
+        result[name] = value
+        if not isinstance(value, Mapping) or not isinstance(before, Mapping):
+            continue
+        if "kind" not in value or value.get("kind") == before.get("kind"):
             result[name] = merged(before, value)
-        else:
-            result[name] = value
     return result
 
 
@@ -371,20 +407,22 @@ BASE: Mapping[Profile, Mapping[str, Any]] = {
     "tiny": {
         "network": "tiny",
         "expected_batch": 256,
-        "epochs": 40,
+        "epochs": 30,
         "multiplicity": 4,
         "clip_norm": 0.01,
         "learning_rate": 2e-3,
         "ema": 0.97,
+        "sampling": {"guidance": 1.0},
     },
     "small": {
-        "network": "small",
+        "network": "tiny",
         "expected_batch": 1024,
-        "epochs": 10,
-        "multiplicity": 4,
+        "epochs": 2,
+        "multiplicity": 1,
         "clip_norm": 0.01,
-        "learning_rate": 1e-3,
-        "ema": 0.99,
+        "learning_rate": 2e-3,
+        "ema": 0.97,
+        "sampling": {"kind": "ddim", "steps": 24, "guidance": 1.0},
     },
     "paper": {
         "network": "3.8M",

@@ -22,8 +22,8 @@ CENTRAL: Mapping[Profile, Mapping[str, Any]] = {
     "tiny": {
         "kind": "central-images",
         "rounds": 1,
-        "noise_multiplier": 5.0,
-        "reduce": 2,
+        "noise_multiplier": 3.0,
+        "reduce": 1,
         "fit": {"steps": 400, "batch": 64, "learning_rate": 2e-3, "augmentation": "shift"},
     },
     "small": {
@@ -31,7 +31,7 @@ CENTRAL: Mapping[Profile, Mapping[str, Any]] = {
         "expected_batch": 6000,
         "rounds": 5,
         "noise_multiplier": 5.0,
-        "fit": {"steps": 1000, "batch": 50, "learning_rate": 1e-3, "augmentation": "shift"},
+        "fit": {"steps": 300, "batch": 50, "learning_rate": 2e-3, "augmentation": "shift"},
     },
     "paper": {
         "kind": "central-images",

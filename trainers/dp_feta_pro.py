@@ -32,11 +32,12 @@ FREQUENCY: Mapping[Profile, Mapping[str, Any]] = {
     },
     "small": {
         "kind": "feature-means",
-        "features": 4000,
+        "features": 2000,
         "noise_multiplier": 7.4,
-        "steps": 1500,
-        "count": 10_000,
-        "fit": {"steps": 1500, "batch": 64, "learning_rate": 1e-3},
+        "width": 16,
+        "steps": 1200,
+        "count": 6000,
+        "fit": {"steps": 800, "batch": 64, "learning_rate": 1e-3},
     },
     "paper": {
         "kind": "feature-means",

@@ -11,11 +11,12 @@ a single token gives no gradient get no addition: noise alone would move it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from .contract import Arrays, TrainerError
+from .contract import Arrays, PublicImages, Shape, TrainerError
 from .contract import digest as digest_of
 from .course import Profile
 from .latent_course import PAPER, SMALL, TINY, LatentMethod
@@ -39,6 +40,11 @@ class DPLoRA(LatentMethod, frozen=True):
     kind: Literal["dp-lora"] = "dp-lora"
     rank: int = Field(default=8, gt=0)
     """r, and alpha with it: the addition is B A."""
+
+    def check(self, shape: Shape, public: PublicImages | None) -> None:
+        super().check(shape, public)
+        if find_spec("peft") is None:
+            raise TrainerError("dp-lora needs peft: pip install 'privolve[train]'")
 
     def prepared(self, module: nn.Module, weights: Arrays | None) -> str:
         from .loop import arrays_of, load_weights, seeded

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -164,7 +163,7 @@ class Training:
             "ema": config.ema.decay,
             "trained": list(self.task.trained),
             "start": self._start,
-            "code": _source(self.task),
+            "code": _source(),
             "torch": str(torch.__version__),
         }
 
@@ -214,6 +213,7 @@ class Training:
     def _run(self, secret: SecretRng, data: TrainingRecords) -> Mapping[str, np.ndarray]:
         config, resumed, rank = self.sgd.config, self.workspace.resumed, self._ranks.rank
         self.prepare()
+        self._refuse_other_records(data)
         summed = self._summed(data)
         state = _Progress.begun(config, _viewed(self.task, self._begin.to(self.workspace.device, copy=True)))
         if resumed is not None:
@@ -234,6 +234,24 @@ class Training:
                 self.workspace.reached(state.step, config.steps, state.arrays, shown=lambda: self._named(state.average))
         named = {"weights": self._named(state.weights), "ema": self._named(state.average)}
         return {f"{kind}/{name}": value for kind, values in named.items() for name, value in values.items()}
+
+    def _refuse_other_records(self, data: TrainingRecords) -> None:
+        """Every process reads what the first reads, and what the ledger binds: else records would count that it never saw."""
+        if self._ranks.size == 1:
+            return
+        whole = hashlib.sha256()
+        for part in data.parts():
+            whole.update(len(part).to_bytes(8, "big") + part)
+        mine = torch.from_numpy(np.frombuffer(whole.digest(), dtype=np.int64).copy()).to(self.workspace.device)
+        first = mine.clone()
+        self._ranks.copy_from_first(first)
+        differing = (mine != first).any().to(torch.int64).reshape(1)
+        self._ranks.add_up(differing)
+        if int(differing):
+            raise OperationalError(
+                "the processes of this training read different records; give all of them the same files, and the same command "
+                "again"
+            )
 
     def _mask(self, secret: SecretRng, data: TrainingRecords) -> np.ndarray:
         """Which slots of this process take part: of those that leave its rank when divided by the number of processes."""
@@ -362,8 +380,16 @@ class _Summed:
         line: dict[str, Any] = {"records": len(slots)}
         if norms:
             batch, counts = next(self._batches(slots, step))
-            with torch.no_grad():
-                losses = self.task.losses(self.task.module, batch)[counts]
+            with torch.no_grad():  # By single records: no more memory than a gradient took.
+                losses = torch.cat(
+                    [
+                        self.task.losses(
+                            self.task.module, {name: value[row : row + 1] for name, value in batch.items()}
+                        )
+                        for row in torch.nonzero(counts).flatten()[:_LOGGED].tolist()
+                    ]
+                    or [torch.zeros(1)]
+                )
             found = torch.cat(norms)
             line |= {
                 "loss": float(losses.mean()),
@@ -372,6 +398,9 @@ class _Summed:
             }
         self.workspace.log(step, line)
 
+
+_LOGGED = 32
+"""Records whose loss the private log averages."""
 
 _EXACT_ROWS = 16
 """So many integers of at most RESOLUTION = 2^20 add up exactly in float32."""
@@ -478,12 +507,10 @@ def _on(device: str, batch: Batch) -> Batch:
     return {name: value.to(device) for name, value in batch.items()}
 
 
-def _source(task: Task) -> str:
-    """sha256 over the source on which a record's gradient, its clipping and its randomness depend."""
-    named = {task.losses.__module__, task.rows.__module__, type(task.module).__module__, gradients.__name__, __name__}
-    files = {Path(file) for name in named if (file := getattr(sys.modules.get(name), "__file__", None))}
+def _source() -> str:
+    """sha256 over the source of this package: a record's gradient, its clipping and its randomness depend on most of it."""
     whole = hashlib.sha256()
-    for path in sorted(files, key=lambda path: path.name):
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
         content = path.read_bytes()
         whole.update(len(content).to_bytes(8, "big") + content)
     return whole.hexdigest()

@@ -7,6 +7,7 @@ features.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch.nn.functional import interpolate, silu
 from ..privacy.randomness import PublicRng
 from .contract import Arrays, Shape
 from .feature_means import FeatureMeans
-from .loop import initialised
+from .loop import Unfinished, initialised, set_rate
 
 _NOISE = 32
 
@@ -50,19 +51,24 @@ def matched_images(
     batch: int,
     learning_rate: float,
     count: int,
+    folder: Path,
     progress: Callable[[int, int], None],
 ) -> Arrays:
-    """{"pixels": uint8 (count, h, w, c), "labels": int64 (count,)} of a generator that matches `means` (classes, features)."""
+    """{"pixels": uint8 (count, h, w, c), "labels": int64 (count,)} of a generator that matches `means` (classes, features).
+
+    Stopped and called again with the same `folder`, it goes on and ends with the same bits.
+    """
     shape, classes = config.shape, len(config.shape.classes)
     generator = initialised(lambda: Generator(shape, width), config.seed, "feature-generator")
     optimizer = torch.optim.Adam(generator.parameters(), lr=learning_rate)
-    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     frequencies = torch.from_numpy(config.frequencies)
     wanted = torch.from_numpy(means).float()
     each = max(1, batch // classes)
     labels = torch.arange(classes).repeat_interleave(each)
     rng = PublicRng(config.seed)
-    for step in range(steps):
+    unfinished = Unfinished(folder, generator.state_dict(), dict(generator.named_parameters()), optimizer)
+    for step in range(unfinished.resumed(), steps):
+        set_rate(optimizer, learning_rate, step, steps)
         noise = torch.from_numpy(rng.at("feature-generator", step).standard_normal((len(labels), _NOISE))).float()
         # phi sees images as the records are: height, width, channels.
         images = generator(noise, labels).permute(0, 2, 3, 1).reshape(len(labels), -1)
@@ -72,8 +78,8 @@ def matched_images(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        falling.step()
         progress(step + 1, steps)
+        unfinished.reached(step + 1)
     drawn = np.arange(count, dtype=np.int64) % classes
     return {"pixels": _drawn(generator, drawn, config.seed), "labels": drawn}
 

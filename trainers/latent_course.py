@@ -7,6 +7,7 @@ image alone, so that it changes nothing about sampling, clipping or noise.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,7 @@ class LatentTable(Table, frozen=True):
 
 
 TINY: Mapping[str, Any] = {
+    "epochs": 20,
     "autoencoder": {"steps": 600},
     "latent": {},
     "pretraining": {"steps": 1000, "batch": 128, "learning_rate": 2e-3},
@@ -72,6 +74,8 @@ class LatentMethod(DiffusionMethod, frozen=True):
 
     def check(self, shape: Shape, public: PublicImages | None) -> None:
         super().check(shape, public)
+        if find_spec("diffusers") is None:
+            raise TrainerError(f"{self.kind} needs diffusers: pip install 'privolve[train]'")
         if public is None:
             raise TrainerError(f"{self.kind} trains its autoencoder on a public set; name one in [public]")
         if self.augmentation != "none" or (self.pretraining and self.pretraining.augmentation != "none"):
@@ -154,6 +158,7 @@ class LatentMethod(DiffusionMethod, frozen=True):
                 learning_rate=table.learning_rate,
                 seed=bench.seed,
                 device=bench.device,
+                folder=folder,
                 progress=lambda done, total: bench.progress("autoencoder", done, total),
             ).saved()
 

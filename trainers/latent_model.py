@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .contract import Arrays, TrainerError
-from .diffusion.sampling import SamplerConfig
+from .diffusion.sampling import SamplerConfig, Seed
 from .diffusion.sizes import AutoencoderConfig, LatentUNetConfig
 
 if TYPE_CHECKING:
@@ -33,12 +33,17 @@ class LatentModel:
     sampling: SamplerConfig
     device: str = "cpu"
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of what it draws."""
+        return self.autoencoder.image_height, self.autoencoder.image_width, self.autoencoder.channels
+
     def sample(
-        self, labels: np.ndarray, *, seed: int, progress: Callable[[int, int], None] | None = None
+        self, labels: np.ndarray, *, seed: Seed, progress: Callable[[int, int], None] | None = None
     ) -> np.ndarray:
         return self._drawn(labels, seed, self.sampling, None, progress)
 
-    def varied(self, images: np.ndarray, labels: np.ndarray, *, degree: float, seed: int) -> np.ndarray:
+    def varied(self, images: np.ndarray, labels: np.ndarray, *, degree: float, seed: Seed) -> np.ndarray:
         """As `DiffusionModel.varied`, in latents."""
         import torch
 
@@ -100,7 +105,7 @@ class LatentModel:
     def _drawn(
         self,
         labels: np.ndarray,
-        seed: int,
+        seed: Seed,
         sampling: SamplerConfig,
         start: Any,
         progress: Callable[[int, int], None] | None,

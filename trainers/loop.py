@@ -6,10 +6,12 @@ same bits as one that was not: batch and noise of step t are functions of (seed,
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, final
 
 import numpy as np
 import torch
@@ -17,13 +19,14 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ..privacy import durable
+from ..privacy.failpoint import failpoint
 from ..privacy.randomness import PublicRng
 from .contract import Arrays, Progress, TrainerError
-from .gradients import Losses
+from .gradients import Batch, Losses
 
 CHECKPOINT_EVERY_S = 30.0
 
-Batches = Callable[[np.ndarray, int], "dict[str, Tensor]"]
+Batches = Callable[[np.ndarray, int], Batch]
 """(rows of the training set, step) to the batch of the loss."""
 
 
@@ -35,6 +38,8 @@ class Fit:
     batch: int
     learning_rate: float
     ema: float = 0.999
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the forward pass and its way back; weights, optimizer and average stay float32."""
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1 or not self.learning_rate > 0 or not 0 <= self.ema < 1:
@@ -54,6 +59,7 @@ def fit(
     name: str,
     trained: Sequence[str] | None = None,
     device: str = "cpu",
+    compiled: bool = False,
 ) -> Arrays:
     """Train `module` from its present weights and return {"weights/NAME", "ema/NAME"} of every parameter and buffer.
 
@@ -63,14 +69,22 @@ def fit(
     parameters = {key: value for key, value in module.named_parameters() if trained is None or key in set(trained)}
     optimizer = torch.optim.Adam(list(parameters.values()), lr=settings.learning_rate)
     average = {key: value.detach().clone() for key, value in module.state_dict().items()}
-    path = folder / "unfinished.safetensors"
-    first = _resume(path, module, average, parameters, optimizer, device)
-    saved = time.monotonic()
+    unfinished = Unfinished(
+        folder,
+        {
+            **{f"weights/{key}": value for key, value in module.state_dict().items()},
+            **{f"average/{key}": value for key, value in average.items()},
+        },
+        parameters,
+        optimizer,
+    )
+    net: Any = torch.compile(module) if compiled else module
     rng = PublicRng(seed)
-    for step in range(first, settings.steps):
+    for step in range(unfinished.resumed(), settings.steps):
         rows = rng.at("fit", name, step).integers(0, images, settings.batch)
         batch = {key: value.to(device) for key, value in batches(rows, step).items()}
-        loss = losses(module, batch).mean()
+        with torch.autocast(device.partition(":")[0], torch.bfloat16, enabled=settings.precision == "bf16"):
+            loss = losses(net, batch).mean()
         if not torch.isfinite(loss):
             raise TrainerError(f"{name}: the loss is not a number after {step} steps; lower learning_rate")
         optimizer.zero_grad(set_to_none=True)
@@ -84,9 +98,7 @@ def fit(
                 else:
                     average[key].copy_(value)
         progress(name, step + 1, settings.steps)
-        if time.monotonic() - saved > CHECKPOINT_EVERY_S:
-            _keep(path, step + 1, module, average, parameters, optimizer)
-            saved = time.monotonic()
+        unfinished.reached(step + 1)
     return {
         **{f"weights/{key}": _array(value) for key, value in module.state_dict().items()},
         **{f"ema/{key}": _array(value) for key, value in average.items()},
@@ -120,45 +132,61 @@ def initialised(make: Callable[[], nn.Module], seed: int, *place: int | str) -> 
         return make()
 
 
-def _resume(
-    path: Path,
-    module: nn.Module,
-    average: dict[str, Tensor],
-    parameters: dict[str, nn.Parameter],
-    optimizer: torch.optim.Adam,
-    device: str,
-) -> int:
-    if not path.exists():
-        return 0
-    kept = load_file(path, device=device)
-    module.load_state_dict({key[8:]: value for key, value in kept.items() if key.startswith("weights/")})
-    for key in average:
-        average[key].copy_(kept[f"average/{key}"])
-    for key, parameter in parameters.items():
-        optimizer.state[parameter] = {
-            "step": kept["step"].clone().float().cpu(),
-            "exp_avg": kept[f"first/{key}"],
-            "exp_avg_sq": kept[f"second/{key}"],
-        }
-    return int(kept["step"])
+def set_rate(optimizer: torch.optim.Optimizer, rate: float, step: int, steps: int) -> None:
+    """The learning rate of step `step` of `steps`: half a cosine from `rate` down to 0."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * (1 + math.cos(math.pi * step / steps)) / 2
 
 
-def _keep(
-    path: Path,
-    step: int,
-    module: nn.Module,
-    average: dict[str, Tensor],
-    parameters: dict[str, nn.Parameter],
-    optimizer: torch.optim.Adam,
-) -> None:
-    """Whole or not at all: a checkpoint that was being written when the process died does not exist."""
-    tensors = {f"weights/{key}": value for key, value in module.state_dict().items()}
-    tensors |= {f"average/{key}": value for key, value in average.items()}
-    for key, parameter in parameters.items():
-        tensors[f"first/{key}"] = optimizer.state[parameter]["exp_avg"]
-        tensors[f"second/{key}"] = optimizer.state[parameter]["exp_avg_sq"]
-    tensors["step"] = torch.tensor(step)
-    durable.write_bytes(path, save({key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}))
+@final
+class Unfinished:
+    """What a stopped training goes on from: `tensors` as they are, Adam's memory, and the step.
+
+    The tensors are those that the training changes in place; `parameters` names what `optimizer` moves.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        tensors: Mapping[str, Tensor],
+        parameters: Mapping[str, nn.Parameter],
+        optimizer: torch.optim.Adam,
+    ) -> None:
+        self._path = folder / "unfinished.safetensors"
+        self._tensors = tensors
+        self._parameters = parameters
+        self._optimizer = optimizer
+        self._kept_at = time.monotonic()
+
+    def resumed(self) -> int:
+        """Put back what was kept; the step to go on with, 0 where nothing was."""
+        if not self._path.exists():
+            return 0
+        kept = load_file(self._path)
+        with torch.no_grad():
+            for key, tensor in self._tensors.items():
+                tensor.copy_(kept[f"tensors/{key}"])
+        for key, parameter in self._parameters.items():
+            self._optimizer.state[parameter] = {
+                "step": kept["step"].float(),
+                "exp_avg": kept[f"first/{key}"].to(parameter.device),
+                "exp_avg_sq": kept[f"second/{key}"].to(parameter.device),
+            }
+        return int(kept["step"])
+
+    def reached(self, step: int) -> None:
+        """Keep what there is after `step` steps, if the last time is long ago: whole or not at all."""
+        if time.monotonic() - self._kept_at < CHECKPOINT_EVERY_S:
+            return
+        tensors = {f"tensors/{key}": value for key, value in self._tensors.items()}
+        for key, parameter in self._parameters.items():
+            tensors[f"first/{key}"] = self._optimizer.state[parameter]["exp_avg"]
+            tensors[f"second/{key}"] = self._optimizer.state[parameter]["exp_avg_sq"]
+        tensors["step"] = torch.tensor(step)
+        content = save({key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()})
+        durable.write_bytes(self._path, content)
+        self._kept_at = time.monotonic()
+        failpoint("stage-after-checkpoint")
 
 
 def _array(value: Tensor) -> np.ndarray:

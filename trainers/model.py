@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .contract import Arrays, TrainerError
-from .diffusion.sampling import SamplerConfig
+from .diffusion.sampling import SamplerConfig, Seed
 from .diffusion.sizes import UNetConfig
 
 if TYPE_CHECKING:
@@ -30,12 +30,17 @@ class DiffusionModel:
     conditional: bool = True
     device: str = "cpu"
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of what it draws."""
+        return self.network.image_height, self.network.image_width, self.network.channels
+
     def sample(
-        self, labels: np.ndarray, *, seed: int, progress: Callable[[int, int], None] | None = None
+        self, labels: np.ndarray, *, seed: Seed, progress: Callable[[int, int], None] | None = None
     ) -> np.ndarray:
         return self._drawn(labels, seed, self.sampling, None, progress)
 
-    def varied(self, images: np.ndarray, labels: np.ndarray, *, degree: float, seed: int) -> np.ndarray:
+    def varied(self, images: np.ndarray, labels: np.ndarray, *, degree: float, seed: Seed) -> np.ndarray:
         """Variations of images, uint8 (n, h, w, c): noise is put on them, the more the higher `degree` in [0, 1], and taken off.
 
         SDEdit (Meng et al. 2022): the level at `degree` of the way from the least to the most of a walk from noise.
@@ -87,7 +92,7 @@ class DiffusionModel:
     def _drawn(
         self,
         labels: np.ndarray,
-        seed: int,
+        seed: Seed,
         sampling: SamplerConfig,
         start: np.ndarray | None,
         progress: Callable[[int, int], None] | None,

@@ -18,7 +18,11 @@ class PDPDiffusion(DiffusionMethod, frozen=True):
     """`kind = "pdp-diffusion"`."""
 
     PROFILES: ClassVar[Mapping[Profile, Mapping[str, Any]]] = {
-        "tiny": {"pretraining": {"steps": 600, "batch": 128, "learning_rate": 2e-3, "augmentation": "shift"}},
+        "tiny": {
+            "epochs": 20,
+            "learning_rate": 1e-3,
+            "pretraining": {"steps": 1500, "batch": 128, "learning_rate": 2e-3},
+        },
         "small": {"pretraining": {"steps": 2000, "batch": 64, "learning_rate": 1e-3}},
         "paper": {"pretraining": {"steps": 200_000, "batch": 1024, "learning_rate": 3e-4}},
     }

@@ -30,4 +30,10 @@ def parse(table: Mapping[str, Any]) -> Method:
         hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(METHODS)}"
         raise ValueError(f"kind = {kind!r} is no training method; {hint}")
     module, _, name = METHODS[kind].partition(":")
-    return getattr(import_module(f".{module}", __package__), name).model_validate(dict(table))
+    method: type[Method] = getattr(import_module(f".{module}", __package__), name)
+    for key in table:
+        if key not in method.model_fields:
+            close = difflib.get_close_matches(str(key), method.model_fields, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"{kind} knows {', '.join(method.model_fields)}"
+            raise ValueError(f"{key}: unknown key; {hint}")
+    return method.model_validate(dict(table))

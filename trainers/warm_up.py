@@ -124,6 +124,7 @@ class FrequencyWarmUp(_Table, frozen=True):
                 batch=self.batch,
                 learning_rate=self.learning_rate,
                 count=self.count,
+                folder=folder,
                 progress=lambda done, total: bench.progress("generator", done, total),
             )
 

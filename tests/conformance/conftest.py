@@ -274,6 +274,20 @@ CASES: Mapping[str, Case] = {
         settings={"batch_size": 2},
         changes=({"prompt": "the "},),
     ),
+    # Released by a training.
+    "trained": Case(
+        kind="trained",
+        needs=("torch",),
+        model="trained",
+        placed=lambda folder: {"path": str(folder)},
+        settings={"batch_size": 4, "device": "cpu"},
+        requests=lambda: [*paintings("ring", "bar"), *variations(noise(1), "dot")],
+        samples=True,
+        refuses=lambda: [*paintings("a giraffe")[:1], *variations(noise(1), "a giraffe")[:1]],
+        changes=({"sampling": {"steps": 4}}, {"sampling": {"kind": "ddim", "steps": 4}}),
+        keeps=({"batch_size": 7}, {"device": "auto"}),
+        unavailable={"path": "/no/such/folder"},
+    ),
     # Remote.
     "openai (texts)": Case(
         **remote("openai", "gpt-6-luna"),

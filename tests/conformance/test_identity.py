@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from privolve.adapters.contract import EmbedRequest, ModelIdentity
@@ -63,10 +64,16 @@ def test_a_model_is_known_by_its_weights_not_by_its_place(case, config, folder_o
     moved = tmp_path / folder_of(case.model).name
     shutil.copytree(folder_of(case.model), moved)
     assert tools.keys_of(config(case.placed(moved)), requests) == (before := tools.keys_of(config(), requests))
-    weights = next(path for path in sorted(moved.rglob("*")) if path.suffix in (".safetensors", ".pth"))
+    weights = next(path for path in sorted(moved.rglob("*")) if path.suffix in (".safetensors", ".pth", ".npz"))
     if weights.suffix == ".pth":
         pytest.skip("other weights than those that its digest names are refused")
-    content = bytearray(weights.read_bytes())
-    content[-1] ^= 1
-    weights.write_bytes(content)
+    if weights.suffix == ".npz":
+        with np.load(weights) as arrays:
+            changed = dict(arrays)
+        next(iter(changed.values())).flat[-1] += 1
+        np.savez(weights, **changed)
+    else:
+        content = bytearray(weights.read_bytes())
+        content[-1] ^= 1
+        weights.write_bytes(content)
     assert tools.keys_of(config(case.placed(moved)), requests) != before

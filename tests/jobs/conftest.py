@@ -92,7 +92,17 @@ DPITI = {
 }
 
 
-JOBS = {"image-pe": IMAGE_PE, "dpiti": DPITI}
+TRAIN = {
+    "kind": '"train"',
+    "data": IMAGE_PE["data"],
+    "privacy": IMAGE_PE["privacy"],
+    "samples": "{ count = 8, previews = 1 }",
+    "performance": "{ checkpoint_every = 1 }",
+    "trainer": '{ kind = "dp-feta", noise = 3.0, expected_batch = 24, epochs = 1, multiplicity = 1, sampling = { steps = 2 }, '
+    'warm_up = [{ kind = "central-images", rounds = 1, noise_multiplier = 5.0, fit = { steps = 2, batch = 8 } }] }',
+}
+
+JOBS = {"image-pe": IMAGE_PE, "dpiti": DPITI, "train": TRAIN}
 
 
 def glyph(label: int, rng: np.random.Generator) -> np.ndarray:

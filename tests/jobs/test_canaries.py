@@ -149,6 +149,7 @@ SOUGHT = {
 
 JOBS = {
     "image-pe": ("image-pe", {}),
+    "train": ("train", {"evaluation": "{ unprotected = true }"}),
     "dpiti": ("dpiti", {}),
     "dpiti by text": (
         "dpiti",

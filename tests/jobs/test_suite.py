@@ -394,3 +394,128 @@ def test_two_sets_of_one_ledger_are_refused(tmp_path: Path) -> None:
     }
     with pytest.raises(InputError, match="one `name`, and so one ledger"):
         suites.parse({**table, "methods": {"pe": {"kind": "image-pe"}}}, where="suite", base=tmp_path)
+
+
+# --- what is wrong with one cell --------------------------------------------------------------------------------------
+
+
+def test_too_few_images_for_a_metric_lose_that_metric_of_that_cell_alone(work) -> None:
+    few = """
+[methods.few]
+kind = "image-pe"
+adapters = { painter = { kind = "glyphs" }, eye = { kind = "pixels" } }
+evolution = { iterations = 1, count = 2, variations = 1 }
+
+[evaluation]
+metrics = ["precision-recall"]
+"""
+    write(work, SUITE + few, ("epsilons = [10.0, 20.0]", "epsilons = [10.0]"))
+    outcome = work("compare", "suite.toml")
+    assert (outcome.code, outcome.err) == (0, "")
+    lost = [line for line in outcome.out.splitlines() if line.startswith("not in these tables: few-glyphs-eps10-seed0")]
+    assert len(lost) == 1 and "not measured: " in lost[0] and "2" in lost[0]
+    found = {name: {score["name"] for score in cell["scores"]} for name, cell in cells(folder_of(work)).items()}
+    assert found["few-glyphs-eps10-seed0"] == {"classifier accuracy"}
+    assert {"precision (k = 3)", "recall (k = 3)"} <= found["pe-glyphs-eps10-seed0"]
+
+
+@pytest.mark.parametrize("name", ["private/scores.json", "release/samples.npz", "release/privacy.json"])
+def test_a_damaged_run_is_left_out_of_a_comparison_and_said(benchmark, tmp_path: Path, name: str) -> None:
+    place, folder, _ = benchmark
+    whole, other = sorted((folder / "cells").glob("pe-*"))
+    copy = Path(shutil.copytree(other, tmp_path / "copy"))
+    (copy / name).write_bytes(b"PK no more")
+    outcome = place("compare", whole, copy)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "| image-pe | 10 |" in outcome.out and "| image-pe | 20 |" not in outcome.out
+    assert "not in these tables: copy: a file of it is damaged" in outcome.out
+    alone = place("compare", copy)
+    assert alone.code == 2 and "copy: a file of it is damaged" in alone.line
+
+
+@pytest.mark.parametrize("ending", ["md", "csv", "tex", "json", "html"])
+def test_evidence_on_privacy_is_in_the_private_copy_alone(benchmark, ending: str) -> None:
+    _, folder, _ = benchmark
+    public = (folder / "release" / f"comparison.{ending}").read_text()
+    private = (folder / "private" / f"comparison.{ending}").read_text()
+    for name in ("nearest private record", "nearer than held-out records"):
+        assert name in private and name not in public
+
+
+def test_membership_stands_beside_epsilon_in_the_private_copy_alone(work) -> None:
+    write(work, SUITE, ("holdout = 0.2", "holdout = 0.5"), ("epsilons = [10.0, 20.0]", "epsilons = [10.0]"))
+    outcome = work("compare", "suite.toml", "--set", "methods.pe.evolution.count=40")
+    assert (outcome.code, outcome.err) == (0, "")
+    folder = folder_of(work)
+    assert "membership AUC" in (folder / "private" / "comparison.md").read_text()
+    assert "membership" not in (folder / "release" / "comparison.md").read_text()
+
+
+# --- planned ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_plan_of_a_suite_adds_up_its_cells_and_makes_nothing(work) -> None:
+    write(work)
+    outcome = work("plan", "suite.toml")
+    assert (outcome.code, outcome.err) == (0, "")
+    lines = [" ".join(line.split()) for line in outcome.out.splitlines()]
+    assert "pe on glyphs, epsilon 10, seed 0 epsilon 10.0000 alone, 1 releases" in lines
+    assert "painter 40" in lines, "16 of each cell, and the 8 first candidates of the floor"
+    assert "eye 32 + 192 private" in lines
+    assert "money: no remote model, so none" in lines
+    assert not (work.folder / "experiments").exists() and work.entries == 0
+
+
+def test_the_plan_of_a_private_suite_says_what_its_cells_cost_together(work) -> None:
+    write(work, PRIVATE)
+    said = work("plan", "suite.toml").out
+    (line,) = [line for line in said.splitlines() if "together, in one plan" in line]
+    planned = float(line.split("epsilon ")[1].split()[0])
+    assert 20.0 < planned < 30.0 and line.endswith("of the 40 stated")
+    assert work("compare", "suite.toml").code == 0
+    (reserved,) = Book(entries(work)).plans.values()
+    assert reserved.plan.share.epsilon == pytest.approx(planned, abs=1e-3)
+    write(work, PRIVATE, ("joint_epsilon = 40", "joint_epsilon = 20"))
+    assert "NOT ENOUGH" in work("plan", "suite.toml").out
+
+
+def test_a_cell_that_cannot_run_is_said_by_the_plan_of_its_suite(work) -> None:
+    write(work, SUITE, ("iterations = 1, count = 8", "iterations = 1, neighbours = 20, count = 8"))
+    outcome = work("plan", "suite.toml")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.count("cannot run: [evolution] neighbours = 20") == 2
+
+
+# --- a choice between sets --------------------------------------------------------------------------------------------
+
+CHOOSING = ("variations = 1 }\n", 'variations = 1 }\nselection = { rule = "dp-validation", share = 0.25 }\n')
+
+
+def test_a_joint_plan_holds_the_choices_of_its_cells_on_their_own_partition(work) -> None:
+    write(work, PRIVATE, CHOOSING)
+    outcome = work("compare", "suite.toml")
+    assert (outcome.code, outcome.err) == (0, "")
+    plans = {reserved.plan.partition: reserved.plan for reserved in Book(entries(work)).plans.values()}
+    assert set(plans) == {"train", "validation"}
+    assert len(plans["validation"].releases) == len(plans["train"].releases) == 2
+    assert plans["validation"].share.epsilon <= plans["train"].share.epsilon
+    for run in (folder_of(work) / "cells").glob("pe-*"):
+        assert json.loads((run / "release" / "selection.json").read_text())["rule"] == "dp-validation"
+        document = json.loads((run / "release" / "privacy.json").read_text())
+        assert document["epsilon"] == document["maximum"]["epsilon"] == pytest.approx(30.0, rel=1e-3)
+        assert work("verify", run).code == 0
+
+
+def test_cells_of_a_joint_plan_that_set_other_slots_aside_are_refused(work) -> None:
+    other = """
+[methods.other]
+kind = "image-pe"
+adapters = { painter = { kind = "glyphs" }, eye = { kind = "pixels" } }
+evolution = { iterations = 1, count = 8, variations = 1 }
+"""
+    text = PRIVATE.replace(*CHOOSING).replace("[methods.floor]", f"{other}\n[methods.floor]")
+    write(work, text)
+    outcome = work("compare", "suite.toml")
+    assert outcome.code == 2
+    assert "in a joint plan every method sets the same slots aside for validation" in outcome.line
+    assert work.entries == 0

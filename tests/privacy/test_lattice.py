@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 
 from privolve.privacy.lattice import RESOLUTION, lattice_sum, noisy, on_lattice
+from privolve.privacy.mechanism import MOST_NOISE, SampledGaussian
 from privolve.privacy.randomness import SystemRng
 
 
@@ -111,3 +112,24 @@ def test_no_clip_norm_is_refused(clip_norm: float) -> None:
 def test_noise_is_added_to_integers_alone() -> None:
     with pytest.raises(TypeError, match="int64"):
         noisy(np.zeros(3), clip_norm=1.0, noise_multiplier=1.0, secret=SystemRng())  # type: ignore[arg-type]
+
+
+def test_noise_that_would_overflow_the_integers_is_refused_and_not_turned_into_a_constant() -> None:
+    total = np.array([0, 3, 7, 11], dtype=np.int64) * RESOLUTION
+    for much in (MOST_NOISE * 1.01, 1e15, math.inf, math.nan):
+        with pytest.raises(ValueError, match="noise_multiplier"):
+            SampledGaussian(probability=1.0, noise_multiplier=much)
+        with pytest.raises(ValueError, match="overflow"):
+            noisy(total, clip_norm=1.0, noise_multiplier=much, secret=SystemRng())
+
+
+def test_the_most_noise_still_hides_the_sum() -> None:
+    class Furthest:
+        """Tails as far out as the sampler's."""
+
+        def gaussian(self, shape: tuple[int, ...], scale: float) -> np.ndarray:
+            return np.array([9.3, -9.3]) * scale
+
+    total = np.array([2**40 * RESOLUTION, -(2**40) * RESOLUTION])
+    found = noisy(total, clip_norm=1.0, noise_multiplier=MOST_NOISE, secret=Furthest())  # type: ignore[arg-type]
+    assert found == pytest.approx([9.3 * MOST_NOISE + 2.0**40, -9.3 * MOST_NOISE - 2.0**40])

@@ -415,6 +415,30 @@ def inception(path: Path) -> None:
     torch.save(made.state_dict(), path / "weights.pth")
 
 
+def trained(path: Path) -> None:
+    """A diffusion model as a training releases it: grey images of 8 x 8 of three classes."""
+    import torch
+
+    from privolve.privacy import arrays
+    from privolve.trainers.diffusion.sampling import SamplerConfig
+    from privolve.trainers.diffusion.sizes import sized
+    from privolve.trainers.diffusion.unet import UNet
+    from privolve.trainers.model import DiffusionModel
+
+    network = sized("tiny", image_width=8, image_height=8, channels=1, classes=3)
+    generator = torch.Generator().manual_seed(0)
+    weights = {
+        name: (0.2 * torch.randn(value.shape, generator=generator)).numpy()
+        for name, value in UNet(network).state_dict().items()
+    }
+    model = DiffusionModel(
+        network=network, weights=weights, parametrisation="edm", sampling=SamplerConfig(steps=3, most=10.0)
+    )
+    description, weights = model.saved()
+    (path / "model.json").write_text(json.dumps({**description, "classes": ["ring", "bar", "dot"]}))
+    (path / "model.npz").write_bytes(arrays.npz(weights))
+
+
 MAKERS = {
     maker.__name__: maker
     for maker in (
@@ -430,6 +454,7 @@ MAKERS = {
         siglip,
         sentences,
         inception,
+        trained,
     )
 }
 

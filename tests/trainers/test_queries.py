@@ -183,6 +183,14 @@ def test_the_noise_is_sqrt_k_times_the_multiplier_and_is_accounted_by_cells() ->
     assert epsilon([mechanism.cost], 1e-5) == pytest.approx(epsilon([single], 1e-5), rel=0.02)
 
 
+def test_every_count_of_every_class_gets_noise_of_the_stated_scale() -> None:
+    mechanism = query().with_noise(1000.0)
+    released = mechanism.over(by_brightness)(SystemRng(), NOBODY)["histogram"]
+    assert (np.abs(released).max(axis=1) > 0).all()  # by chance all of a row are 0 once in 1e24
+    spread = np.sqrt(np.mean(released.astype(float) ** 2)) / mechanism.cost.scale
+    assert 0.2 < spread < 2.5  # 21 coordinates: by chance once in 1e13
+
+
 def test_selected_public_classes_are_disjoint_and_the_most_voted() -> None:
     histogram = np.array([[9, 8, 7, 0, 0, 0], [9, 8, 1, 5, 0, 0], [0, 0, 0, 0, 3, -2000]])
     assert select_disjoint(histogram, 2) == ((0, 2), (1, 3), (4, 5))
@@ -225,4 +233,16 @@ def test_a_record_moves_the_sum_of_its_class_by_at_most_one() -> None:
 
 def test_the_frequencies_are_public_and_the_same_everywhere() -> None:
     assert np.array_equal(means().frequencies, means().frequencies)
-    assert not np.array_equal(means().frequencies, FeatureMeans(shape=SHAPE, features=64, scale=10.0, seed=4).frequencies)
+    assert not np.array_equal(
+        means().frequencies, FeatureMeans(shape=SHAPE, features=64, scale=10.0, seed=4).frequencies
+    )
+
+
+def test_every_feature_of_every_class_gets_noise_of_the_stated_scale() -> None:
+    mechanism = means(features=2000).with_noise(2.0)
+    secret = Everyone()
+    mechanism(secret, records())
+    assert secret.scales == [2.0 * 2**20]
+    released = mechanism(SystemRng(), NOBODY)["sums"]
+    spread = released.std(axis=1) / 2.0
+    assert ((spread > 0.85) & (spread < 1.15)).all()  # 2,000 coordinates each: 9 standard deviations

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...privacy.randomness import PublicRng
+from ..loop import Unfinished, set_rate
 from .denoisers import SIGMA_DATA
 from .samplers import to_pixels, to_unit
 from .sizes import AutoencoderConfig, LatentUNetConfig
@@ -80,9 +82,12 @@ def train_autoencoder(
     learning_rate: float = 2e-3,
     kl_weight: float = 1e-6,
     device: str = "cpu",
+    folder: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Autoencoder:
     """An autoencoder of *public* images, uint8 (n, h, w, c): absolute and squared error, and a little KL.
+
+    Stopped and called again with the same `folder`, it goes on and ends with the same bits.
 
     The published ones add a perceptual and an adversarial loss, which need networks of their own.
     """
@@ -92,8 +97,13 @@ def train_autoencoder(
         torch.manual_seed(int(PublicRng(seed).at("autoencoder", "weights").integers(2**63)))
         trained = Autoencoder(config, device=device)
     optimizer = torch.optim.Adam(trained.network.parameters(), lr=learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for step in range(steps):
+    unfinished, first = None, 0
+    if folder is not None:
+        parameters = dict(trained.network.named_parameters())
+        unfinished = Unfinished(folder, trained.network.state_dict(), parameters, optimizer)
+        first = unfinished.resumed()
+    for step in range(first, steps):
+        set_rate(optimizer, learning_rate, step, steps)
         draw = PublicRng(seed).at("autoencoder", "step", step)
         rows = draw.integers(0, len(pixels), batch)
         images = torch.from_numpy(to_unit(pixels[rows])).to(device)
@@ -104,9 +114,10 @@ def train_autoencoder(
         optimizer.zero_grad()
         (error + kl_weight * latents.kl().mean()).backward()
         optimizer.step()
-        schedule.step()
         if progress is not None:
             progress(step + 1, steps)
+        if unfinished is not None:
+            unfinished.reached(step + 1)
     trained.network.eval()
     latents = trained.encode(pixels[:10_000])
     trained.mean = latents.mean(axis=(0, 2, 3), keepdims=True)[0]

@@ -1,14 +1,15 @@
 """Images from noise: Heun and its stochastic variant (Karras et al. 2022, algorithms 1 and 2), DDIM, ancestral, SDEdit.
 
-Image i is a function of the weights, its label, the seed and i alone. Another batch size, device or number of threads may move
-float32 sums in their last bits, and so a pixel by 1 of 255, as rounding falls.
+Image i is a function of the weights, its label, the seed and i alone, or, where each image has a seed of its own, of that seed
+instead. Another batch size, device or number of threads may move float32 sums in their last bits, and so a pixel by 1 of 255, as
+rounding falls.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from operator import index
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from .denoisers import Parametrisation, denoise
-from .sampling import SamplerConfig
+from .sampling import SamplerConfig, Seed
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """D(x, sigma) for x (b, c, h, w) and one level for all."""
@@ -38,7 +39,7 @@ def sample(
     *,
     shape: tuple[int, int, int],
     null: int,
-    seed: int,
+    seed: Seed,
     start: np.ndarray | None = None,
     device: str = "cpu",
     batch: int = 256,
@@ -74,7 +75,7 @@ def draw(
     *,
     shape: tuple[int, int, int],
     null: int,
-    seed: int,
+    seed: Seed,
     start: Tensor | None = None,
     device: str = "cpu",
     batch: int = 256,
@@ -87,12 +88,14 @@ def draw(
         raise ValueError(f"start has the shape {tuple(start.shape)}; {(len(labels), *shape)} is one image a label")
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) <= null:
         raise ValueError(f"labels of images lie in 0 to {null}, not in {labels.min()} to {labels.max()}")
+    if isinstance(seed, Sequence) and len(seed) != len(labels):
+        raise ValueError(f"there are {len(seed)} seeds for {len(labels)} images; give one for all, or one for each")
     drawn = torch.empty((len(labels), *shape))
     walk = _WALKS[sampler.kind]
     with _quiet(net):
         for begin in range(0, len(labels), batch):
             part = slice(begin, min(begin + batch, len(labels)))
-            wanted = torch.from_numpy(np.asarray(labels[part], dtype=np.int64)).to(device)
+            wanted = torch.from_numpy(np.array(labels[part], dtype=np.int64)).to(device)
             fresh = _streams(seed, range(part.start, part.stop), shape, device)
             x = fresh() * sampler.most
             if start is not None:
@@ -190,14 +193,13 @@ def _one(x: Tensor, level: float) -> Tensor:
     return torch.full((len(x),), level, device=x.device, dtype=x.dtype)
 
 
-def _streams(seed: int, images: range, shape: tuple[int, int, int], device: str) -> Fresh:
+def _streams(seed: Seed, images: range, shape: tuple[int, int, int], device: str) -> Fresh:
     """Noise for the images of these numbers: Philox keyed by the seed, a stretch of its own for each image."""
-    digest = hashlib.sha256(b"privolve diffusion samples 1\0" + json.dumps([index(seed)]).encode()).digest()
-    key = np.frombuffer(digest[:16], dtype=np.uint64)
-    streams = [
-        np.random.Generator(np.random.Philox(key=key, counter=np.array([0, 0, image, 0], dtype=np.uint64)))
-        for image in images
-    ]
+    if isinstance(seed, Sequence):
+        streams = [_stream(_key(seed[image]), 0) for image in images]
+    else:
+        key = _key(seed)
+        streams = [_stream(key, image) for image in images]
 
     def fresh() -> Tensor:
         noise = np.empty((len(streams), *shape), dtype=np.float32)
@@ -206,6 +208,15 @@ def _streams(seed: int, images: range, shape: tuple[int, int, int], device: str)
         return torch.from_numpy(noise).to(device)
 
     return fresh
+
+
+def _key(seed: int) -> np.ndarray:
+    digest = hashlib.sha256(b"privolve diffusion samples 1\0" + json.dumps([index(seed)]).encode()).digest()
+    return np.frombuffer(digest[:16], dtype=np.uint64)
+
+
+def _stream(key: np.ndarray, number: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=key, counter=np.array([0, 0, number, 0], dtype=np.uint64)))
 
 
 @contextmanager

@@ -8,6 +8,9 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, Field, model_validator
 
+Seed = int | Sequence[int]
+"""Of all images, each of which has a stream of its own number; or one for each image, which then has no number."""
+
 
 class SamplerConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """`heun`: deterministic, second order, 2 `steps` - 1 evaluations. `ddim`: deterministic, first order. `edm`: Heun with

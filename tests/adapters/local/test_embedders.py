@@ -175,6 +175,26 @@ def test_inception_reads_no_other_weights_than_those_meant(tmp_path):
 
 
 @needs_fidelity
+@pytest.mark.slow
+def test_inceptions_classes_are_those_of_its_last_layer_without_bias(weights, tools):
+    import torch
+
+    path, digest = weights
+    adapter = InceptionConfig(weights=path, sha256=digest, batch_size=2).open()
+    [features] = embed(adapter, tools.noise(1))
+    shares = adapter.probabilities(features[None])
+    layer = torch.load(path, weights_only=True)["fc.weight"].float()
+    expected = torch.softmax(torch.from_numpy(features)[None] @ layer.T, dim=1).numpy()
+    assert shares.shape == (1, 1008)
+    assert np.allclose(shares, expected, atol=1e-6)
+
+
+def test_the_original_weights_of_inception_are_pinned_by_their_whole_hash():
+    assert len(InceptionConfig().sha256) == 64
+    assert InceptionConfig().sha256.startswith("6726825d")
+
+
+@needs_fidelity
 def test_inception_runs_no_pickle(tmp_path):
     import pickle
 
