@@ -68,6 +68,7 @@ def test_control_c_at_any_time_leaves_a_run_that_the_same_command_goes_on_with(p
     place.check_replay(place.run)
 
 
+@pytest.mark.slow
 def test_a_second_process_on_a_run_or_on_its_ledger_is_refused_and_disturbs_neither(place):
     first = place.start(environment={"COUNTING_PAUSE_S": "0.15"})
     place.wait_until_asked(first, 1)
@@ -81,6 +82,7 @@ def test_a_second_process_on_a_run_or_on_its_ledger_is_refused_and_disturbs_neit
 # --- another plan, an older ledger ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_another_plan_under_the_same_run_is_refused(place):
     place.killed_at("run-after-save", "run", str(place.job), "--out", "here")
     before = place.entries()
@@ -90,6 +92,7 @@ def test_another_plan_under_the_same_run_is_refused(place):
     place.finish("run", str(place.job), "--out", "here")
 
 
+@pytest.mark.slow
 def test_a_ledger_from_a_backup_is_refused_by_the_run_that_it_forgot_and_by_a_new_one(place):
     backup = place.folder / "backup"
     place.killed_at("run-after-save")
@@ -162,6 +165,7 @@ def filled(tmp_path: Path, small_disk: tuple[Path, Sized], sizes: list[int]) -> 
     place.check_finished(place.run)
 
 
+@pytest.mark.slow
 def test_on_a_full_disk_a_run_stops_with_one_line_and_the_same_command_goes_on_when_there_is_room(tmp_path, small_disk):
     filled(tmp_path, small_disk, [160])
 
@@ -172,6 +176,7 @@ def test_on_a_disk_that_is_full_at_any_step_a_run_loses_nothing(tmp_path, small_
     filled(tmp_path, small_disk, [4, 12, 16, 32, 64, 96, 128, 192, 256, 384, 512, 640, 768])
 
 
+@pytest.mark.slow
 def test_where_nothing_can_be_written_a_run_is_refused_and_lost_nothing(tmp_path, small_disk):
     folder, remount = small_disk
     remount("size=32m")

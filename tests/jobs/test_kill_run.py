@@ -92,6 +92,7 @@ def test_every_failpoint_of_the_source_is_killed_at():
     assert {point.partition(":")[0] for point in IN_ORDER} == harness.failpoints() - elsewhere
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_run_killed_at_every_failpoint_ends_as_if_undisturbed(tmp_path):
     place = harness.Place(tmp_path, harness.IMAGES)
@@ -177,6 +178,7 @@ def runs_in_order(place, jobs) -> list[Path]:
     return [found[kind, seed] for kind in ("image-pe", "dpiti") for seed in range(2)]
 
 
+@pytest.mark.slow
 def test_a_release_whose_three_attempts_were_lost_is_refused_and_the_line_says_the_way_out(tmp_path):
     place = harness.Place(tmp_path, harness.CAPTIONS)
     place.killed_at("ledger-after-charge")

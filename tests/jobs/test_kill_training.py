@@ -236,6 +236,7 @@ def test_a_training_killed_in_five_places_goes_on_and_ends_verified(nursery: Nur
     place.check_finished(releases=4)
 
 
+@pytest.mark.slow
 def test_a_latent_training_killed_in_its_public_stages_goes_on(nursery: Nursery, tmp_path: Path) -> None:
     place = Place(tmp_path, nursery, "dp-ldm")
     for point in ("stage-after-checkpoint:2", "stage-after-checkpoint:3", "dp-sgd-after-noise:3"):

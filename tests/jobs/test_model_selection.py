@@ -208,6 +208,7 @@ def test_counts_have_noise() -> None:
     assert 100 < wins < 320
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_a_run_killed_at_its_choice_goes_on_and_draws_it_once(work) -> None:
     work.job(evolution=EVOLUTION, selection=DP)

@@ -180,6 +180,7 @@ def start(work, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_suite_that_was_killed_goes_on_and_draws_nothing_twice(work) -> None:
     write(work, PRIVATE)
     for point in ("suite-after-cell", "ledger-after-charge:2"):

@@ -291,6 +291,7 @@ def test_a_checkpoint_of_another_plan_is_refused_in_one_line(work, monkeypatch: 
     assert work(*command, "--out", "a").code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["privimage", "dp-feta-pro", pytest.param("dp-ldm", marks=pytest.mark.slow)])
 def test_the_audit_tries_every_mechanism_of_the_job_and_reads_no_record(work, kind: str) -> None:
     outcome = work("audit", job(work, kind, "" if GIVEN in METHODS[kind][0] else GIVEN))

@@ -97,7 +97,10 @@ def test_several_runs_are_stated_by_the_sums_of_their_shares(desk, tmp_path):
     assert document["maximum"]["epsilon"] == 1.5
     assert document["replace_one"]["epsilon"] > document["this_run"]["replace_one"]
     assert "satisfies (1.5, 1.1e-05)-DP" in certificate.claim
-    assert _write(ledger, third).epsilon == epsilon([DiscreteGaussian(scale=20.0)] * 3, 1e-5)
+    last = _write(ledger, third)
+    by_partition = {figure["partition"]: figure["epsilon"] for figure in last.document["partitions"]}
+    assert by_partition == {"test": epsilon([DiscreteGaussian(scale=20.0)] * 3, 1e-5), "train": 1.5}
+    assert last.epsilon == 1.5, "the claim is on any slot, whichever partition it lies in"
 
 
 def test_a_test_double_makes_every_claim_infinite(desk, tmp_path):

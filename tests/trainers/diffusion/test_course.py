@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
@@ -15,6 +16,7 @@ from privolve.trainers.diffusion.sizes import sized
 from privolve.trainers.diffusion.unet import UNet
 
 
+@pytest.mark.slow
 def test_a_tiny_u_net_samples_digits_that_a_classifier_of_real_ones_reads() -> None:
     pixels, labels = (load_digits().images * 255 / 16).astype(np.uint8)[..., None], load_digits().target
     torch.manual_seed(0)
