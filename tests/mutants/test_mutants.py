@@ -21,7 +21,7 @@ ROOT = Path(privolve.__file__).parent
 MUTANTS = tomllib.loads(Path(__file__).with_name("mutants.toml").read_text(encoding="utf-8"))["mutant"]
 LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "build", "experiments", "ledgers", "docs", "*.egg-info")
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def run(folder: Path, tests: list[str]) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", *tests]
     environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(
-        command, cwd=folder / "privolve", env=environment, capture_output=True, text=True, timeout=600
+        command, cwd=folder / "privolve", env=environment, capture_output=True, text=True, timeout=2700
     )
 
 
