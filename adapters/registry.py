@@ -7,15 +7,15 @@ privolve counts as REMOTE.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any
 
 from pydantic import ValidationError
 
+from .. import plugins
 from .contract import AdapterConfig, AdapterUnavailable, Location
 
 GROUP = "privolve.adapters"
-_PACKAGE = __name__.partition(".")[0]
 
 
 class AdapterConfigError(ValueError):
@@ -61,7 +61,7 @@ def parse(table: Mapping[str, Any], *, role: str = "") -> AdapterConfig:
 
 def is_ours(config: AdapterConfig) -> bool:
     """Whether privolve itself defines the config, and so may say where its input goes."""
-    return type(config).__module__.partition(".")[0] == _PACKAGE
+    return type(config).__module__.partition(".")[0] == plugins.OURS
 
 
 def location(config: AdapterConfig) -> Location:
@@ -70,22 +70,12 @@ def location(config: AdapterConfig) -> Location:
 
 
 def _found() -> dict[str, EntryPoint]:
-    """One entry point a kind: ours before others'; a kind that two others claim is refused."""
-    found: dict[str, EntryPoint] = {}
-    for point in entry_points(group=GROUP):
-        other = found.get(point.name)
-        if other is None or _distribution(point) == _PACKAGE:
-            found[point.name] = point
-        elif _distribution(other) != _PACKAGE and other.value != point.value:
-            raise AdapterConfigError(
-                f"two packages register an adapter {point.name!r}: {_distribution(other)} and {_distribution(point)}. "
-                "Uninstall one."
-            )
-    return found
-
-
-def _distribution(point: EntryPoint) -> str:
-    return point.dist.name.lower() if point.dist else ""
+    try:
+        return plugins.points(GROUP)
+    except plugins.ClaimedTwice as error:
+        raise AdapterConfigError(
+            f"two packages register an adapter {error.kind!r}: {error.packages}. Uninstall one."
+        ) from None
 
 
 def _first_problem(where: str, kind: str, chosen: type[AdapterConfig], error: ValidationError) -> str:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any
 
+from .. import plugins
 from .errors import DataError, UnknownKind
 
 if TYPE_CHECKING:
     from .config import DataConfig
 
 GROUP = "privolve.data"
-_PACKAGE = __name__.partition(".")[0]
 
 
 def names() -> tuple[str, ...]:
@@ -61,19 +61,9 @@ def parse(table: Mapping[str, Any]) -> DataConfig:
 
 
 def _found() -> dict[str, EntryPoint]:
-    """One entry point a kind: ours before others'; a kind that two others claim is refused."""
-    found: dict[str, EntryPoint] = {}
-    for point in entry_points(group=GROUP):
-        other = found.get(point.name)
-        if other is None or _distribution(point) == _PACKAGE:
-            found[point.name] = point
-        elif _distribution(other) != _PACKAGE and other.value != point.value:
-            raise UnknownKind(
-                f"two packages register data of kind {point.name!r}: {_distribution(other)} and {_distribution(point)}; "
-                "uninstall one"
-            )
-    return found
-
-
-def _distribution(point: EntryPoint) -> str:
-    return point.dist.name if point.dist is not None else ""
+    try:
+        return plugins.points(GROUP)
+    except plugins.ClaimedTwice as error:
+        raise UnknownKind(
+            f"two packages register data of kind {error.kind!r}: {error.packages}; uninstall one"
+        ) from None

@@ -7,16 +7,16 @@ scores are protected only as far as their inputs are, so that no metric can weak
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any
 
 from pydantic import ValidationError
 
+from .. import plugins
 from .metric import MetricError
 from .metric_config import MetricConfig
 
 GROUP = "privolve.metrics"
-_PACKAGE = __name__.partition(".")[0]
 
 
 class MetricConfigError(MetricError):
@@ -58,22 +58,12 @@ def parse(table: Mapping[str, Any] | str) -> MetricConfig:
 
 
 def _found() -> dict[str, EntryPoint]:
-    """One entry point a kind: ours before others'; a kind that two others claim is refused."""
-    found: dict[str, EntryPoint] = {}
-    for point in entry_points(group=GROUP):
-        other = found.get(point.name)
-        if other is None or _distribution(point) == _PACKAGE:
-            found[point.name] = point
-        elif _distribution(other) != _PACKAGE and other.value != point.value:
-            raise MetricConfigError(
-                f"two packages register a metric {point.name!r}: {_distribution(other)} and {_distribution(point)}. "
-                "Uninstall one."
-            )
-    return found
-
-
-def _distribution(point: EntryPoint) -> str:
-    return point.dist.name.lower() if point.dist else ""
+    try:
+        return plugins.points(GROUP)
+    except plugins.ClaimedTwice as error:
+        raise MetricConfigError(
+            f"two packages register a metric {error.kind!r}: {error.packages}. Uninstall one."
+        ) from None
 
 
 def _first_problem(kind: str, chosen: type[MetricConfig], error: ValidationError) -> str:

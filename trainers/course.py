@@ -122,7 +122,7 @@ class DiffusionMethod(Method, frozen=True):
         return self.expected_batch / shape.slots
 
     def queries(self, shape: Shape) -> tuple[tuple[str, Cost], ...]:
-        return tuple((f"{number}-{each.kind}", each.cost(shape)) for number, each in enumerate(self.warm_up, 1))
+        return tuple((_query_name(number, each), each.cost(shape)) for number, each in enumerate(self.warm_up, 1))
 
     @property
     def declares_shares(self) -> bool:
@@ -161,7 +161,8 @@ class DiffusionMethod(Method, frozen=True):
             floor = self.model(bench, weights)
         pictures: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         shares = self.shares(bench.shape)
-        for (name, _), each in zip(self.queries(bench.shape)[-len(self.warm_up) :], self.warm_up, strict=False):
+        for number, each in enumerate(self.warm_up, 1):
+            name = _query_name(number, each)
             pixels, labels = each.images(name, bench, shares)
             weights = self._fitted(
                 f"warm-up-{each.kind}", bench, pixels, labels, each.fit, weights, classes=bench.shape.classes
@@ -372,6 +373,11 @@ class DiffusionMethod(Method, frozen=True):
             )
 
         return part(bench.stage(name, key, make), "ema")
+
+
+def _query_name(number: int, warm_up: WarmUp) -> str:
+    """Under which its query is planned and released."""
+    return f"{number}-{warm_up.kind}"
 
 
 _SHOWN = 8

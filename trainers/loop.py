@@ -23,6 +23,7 @@ from ..privacy.failpoint import failpoint
 from ..privacy.randomness import PublicRng
 from .contract import Arrays, Progress, TrainerError
 from .gradients import Batch, Losses
+from .optimizers import Average
 
 CHECKPOINT_EVERY_S = 30.0
 
@@ -68,6 +69,7 @@ def fit(
     module.to(device).train()
     parameters = {key: value for key, value in module.named_parameters() if trained is None or key in set(trained)}
     optimizer = torch.optim.Adam(list(parameters.values()), lr=settings.learning_rate)
+    averaging = Average(decay=settings.ema)
     average = {key: value.detach().clone() for key, value in module.state_dict().items()}
     unfinished = Unfinished(
         folder,
@@ -91,10 +93,9 @@ def fit(
         loss.backward()
         optimizer.step()
         with torch.no_grad():
-            decay = min(settings.ema, (1 + step) / (10 + step))
             for key, value in module.state_dict().items():
                 if value.is_floating_point():
-                    average[key].lerp_(value, 1 - decay)
+                    averaging.move(average[key], value, step=step + 1)
                 else:
                     average[key].copy_(value)
         progress(name, step + 1, settings.steps)

@@ -85,7 +85,7 @@ def test_a_kind_that_two_packages_claim_is_refused_and_nobody_can_take_ours(inst
     installed("others8", {"shared-eye": "others8_eyes:EyeConfig"})
     with pytest.raises(registry.AdapterConfigError, match=r"two packages.*others[78] and others[78].*Uninstall one"):
         registry.names()
-    monkeypatch.setattr(registry, "_PACKAGE", "others8")
+    monkeypatch.setattr(registry.plugins, "OURS", "others8")
     assert registry.config_class("shared-eye").__module__ == "others8_eyes"
 
 

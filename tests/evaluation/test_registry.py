@@ -7,6 +7,7 @@ from importlib.metadata import EntryPoint
 import numpy as np
 import pytest
 
+from privolve import plugins
 from privolve.evaluation import registry
 from privolve.evaluation.metric import Items, MetricError
 from privolve.evaluation.metric_config import MetricConfig, References
@@ -97,7 +98,7 @@ class Distance(MetricConfig):
 
 
 def installed(monkeypatch: pytest.MonkeyPatch, *points: EntryPoint) -> None:
-    monkeypatch.setattr(registry, "entry_points", lambda group: points)
+    monkeypatch.setattr(plugins, "entry_points", lambda group: points)
 
 
 def test_another_package_may_bring_a_metric(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,12 +8,12 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from privolve.trainers.diffusion.ema import Ema, lent
 from privolve.trainers.diffusion.losses import DiffusionLoss
 from privolve.trainers.diffusion.samplers import sample
 from privolve.trainers.diffusion.sampling import SamplerConfig, balanced_labels
 from privolve.trainers.diffusion.sizes import sized
 from privolve.trainers.diffusion.unet import UNet
+from privolve.trainers.optimizers import Average
 
 
 @pytest.mark.slow
@@ -24,17 +24,19 @@ def test_a_tiny_u_net_samples_digits_that_a_classifier_of_real_ones_reads() -> N
     loss = DiffusionLoss(classes=10)
     rows, draw = loss.rows(0), np.random.default_rng(0)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
-    average = Ema(dict(network.named_parameters()), decay=0.98)
+    average = {name: value.detach().clone() for name, value in network.named_parameters()}
     for step in range(200):
         chosen = draw.integers(0, len(labels), 64)
         loss_value = loss.losses(network, rows(pixels[chosen], labels[chosen], chosen, step)).mean()
         optimizer.zero_grad()
         loss_value.backward()
         optimizer.step()
-        average.update(dict(network.named_parameters()))
+        with torch.no_grad():
+            for name, value in network.named_parameters():
+                Average(decay=0.98).move(average[name], value, step=step + 1)
     wanted = balanced_labels(100, 10)
-    with lent(network, average.averages):
-        images = sample(network, loss.scheme, wanted, SamplerConfig(steps=10), shape=(1, 8, 8), null=10, seed=0)
+    network.load_state_dict(average)
+    images = sample(network, loss.scheme, wanted, SamplerConfig(steps=10), shape=(1, 8, 8), null=10, seed=0)
     reader = LogisticRegression(max_iter=500).fit(pixels.reshape(-1, 64) / 255, labels)
     accuracy = (reader.predict(images.reshape(-1, 64) / 255) == wanted).mean()
     assert accuracy > 0.5, f"chance is 0.1, this course has about 0.8; found {accuracy}"
