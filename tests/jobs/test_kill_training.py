@@ -175,12 +175,14 @@ class Place:
                 with np.load(path, allow_pickle=False) as whole:
                     assert all(np.asarray(whole[name]).shape is not None for name in whole.files)
 
-    def check_finished(self, releases: int) -> None:
+    def check_finished(self, releases: int, paid: int | None = None) -> None:
+        """`paid`: how many charges they cost together (one each)."""
         self.check()
         assert self("verify", str(self.run))["code"] == 0
         certificate = json.loads((self.run / "release" / "privacy.json").read_text())
         assert len(certificate["releases"]) == releases
-        costs = [cost_from_json(each["cost"]) for each in certificate["releases"]]
+        assert sum(each["paid"] for each in certificate["releases"]) == (releases if paid is None else paid)
+        costs = [cost_from_json(each["cost"]) for each in certificate["releases"] for _ in range(each["paid"])]
         assert float(certificate["epsilon"]) == pytest.approx(epsilon(costs, float(certificate["delta"])), rel=1e-6)
         assert not [path for path in self.run.rglob(".*") if path.name != ".lock"]
         assert not list((self.run / "private" / "training").glob("checkpoint-*"))
@@ -254,7 +256,8 @@ def test_a_training_killed_at_every_failpoint_ends_as_an_undisturbed_one_would(
         place.killed_at(point)
     place.finish()
     assert place.kills == len(IN_ORDER)
-    place.check_finished(releases=4)
+    # The training took five attempts, two more than one charge pays.
+    place.check_finished(releases=4, paid=6)
     continued = [entry.body["step"] for entry in place.entries() if entry.kind == "continued"]
     assert continued == sorted(continued) and continued[-1] == 6
     # A replay of what is stored makes the same files, and charges nothing.
