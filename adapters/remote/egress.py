@@ -10,6 +10,7 @@ SDKs build on httpx or on httpx2; the client is made of the module that is hande
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -52,6 +53,22 @@ class Redirected(EgressError):
 
 class TooLarge(EgressError):
     """A reply over the limit, or a compressed one, whose size nobody asked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Headers:
+    raw: list[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, eq=False)
+class _Leaving:
+    """What a transport reads of a request. Not the request itself, which errors hold on to: that one never has the key."""
+
+    method: str
+    url: Any
+    headers: _Headers
+    stream: Any
+    extensions: Any
 
 
 def guarded_client(
@@ -102,18 +119,16 @@ def guarded_client(
             port = url.port or (443 if url.scheme == "https" else 80)
             if not allows(url.scheme, url.host, port):
                 raise Elsewhere(f"a request for {url.scheme}://{url.host}, which is not the endpoint")
-            # A request of its own, so that the one that errors hold on to never has the key.
             headers = [one for one in request.headers.raw if one[0].lower() in _ALLOWED]
             for name, value in secrets.items():
                 secret = value.get_secret_value() if isinstance(value, SecretStr) else value
                 headers.append((name.encode("ascii"), secret.encode("ascii")))
-            leaving = http.Request(
-                request.method, url, headers=headers, stream=request.stream, extensions=request.extensions
-            )
             pool = self._idle.pop() if self._idle else self._connected()
             release = partial(self._idle.append, pool)
             try:
-                response = await pool.handle_async_request(leaving)
+                response = await pool.handle_async_request(
+                    _Leaving(request.method, url, _Headers(headers), request.stream, request.extensions)
+                )
             except BaseException:
                 release()
                 raise
@@ -139,8 +154,23 @@ def guarded_client(
             for pool in self._all:
                 await pool.aclose()
 
-    return http.AsyncClient(
-        transport=Guard(),
+    guard = Guard()
+
+    class Client(http.AsyncClient):  # type: ignore[name-defined, misc]
+        async def send(self, request: Any, *, stream: bool = False, **_: Any) -> Any:
+            """As it is, to the guard: no login, redirect, cookie or hook is between, nor the time that looking for them takes."""
+            response = await guard.handle_async_request(request)
+            response.request = request
+            if not stream:
+                try:
+                    await response.aread()
+                except BaseException:
+                    await response.aclose()
+                    raise
+            return response
+
+    return Client(
+        transport=guard,
         trust_env=False,
         follow_redirects=False,
         base_url=base_url,
