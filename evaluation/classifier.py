@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .classifiers.contract import recipe_hash
 from .classifiers.logistic import LogisticRegression
 from .metric import SHARE, Items, Score
 
@@ -50,6 +51,7 @@ class ClassifierAccuracy:
             better="higher",
             unit=SHARE,
             network=self.classifier.name,
+            network_hash=recipe_hash([self.classifier]),
             reference=real.name,
             n=len(synthetic),
             reference_n=len(real),

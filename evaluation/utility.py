@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from .calibration import brier_score, expected_calibration_error
-from .classifiers.contract import Classifier
+from .classifiers.contract import Classifier, recipe_hash
 from .classifiers.pictures import labels_of, pictures, same_pictures
 from .classifiers.profiles import Profile, classifiers
 from .metric import SHARE, Better, Items, MetricError, Score
@@ -187,14 +187,14 @@ def _summary(
     for figure in _FIGURES:
         values = {name: [figure.value(outcome) for outcome in each] for name, each in outcomes.items()}
         for name, each in values.items():
-            scores.append(_score(figure, each, training, test, network=name, network_hash=_hash([judges[name]])))
+            scores.append(_score(figure, each, training, test, network=name, network_hash=recipe_hash([judges[name]])))
         if len(values) > 1:
             # A deterministic classifier has the same figure at every seed.
             table = [each if len(each) == repeats else each * repeats for each in values.values()]
             means = [float(np.mean(column)) for column in zip(*table, strict=True)]
             network = "mean of " + "; ".join(values)
             scores.append(
-                _score(figure, means, training, test, network=network, network_hash=_hash(list(judges.values())))
+                _score(figure, means, training, test, network=network, network_hash=recipe_hash(list(judges.values())))
             )
     return scores
 
@@ -251,9 +251,3 @@ def _digest(items: Items) -> str:
 def _key(digests: Sequence[str], classifier: Classifier, classes: int, seed: int) -> str:
     asked = ["utility 1", *digests, dict(classifier.identity), classes, seed if classifier.seeded else None]
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
-
-
-def _hash(judges: Sequence[Classifier]) -> str:
-    """Of the recipes, so that figures of two recipes have two columns; the logistic regression's has always been its name."""
-    identities = [dict(judge.identity) for judge in judges if judge.seeded]
-    return hashlib.sha256(json.dumps(identities, sort_keys=True).encode()).hexdigest()[:16] if identities else ""

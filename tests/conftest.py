@@ -5,13 +5,16 @@ A module's fixtures have one, and each test has one.
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 
 import pytest
 
-os.environ["PRIVOLVE_STATE"] = tempfile.mkdtemp(prefix="privolve-state-")
+_state = os.environ["PRIVOLVE_STATE"] = tempfile.mkdtemp(prefix="privolve-state-")
+atexit.register(shutil.rmtree, _state, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True, scope="module")

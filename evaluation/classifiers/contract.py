@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -41,3 +43,9 @@ class Classifier(Protocol):
         ...
 
     def fit(self, training: Items, *, seed: int) -> Fitted: ...
+
+
+def recipe_hash(judges: Sequence[Classifier]) -> str:
+    """Of the recipes that a figure came by, so that figures of two recipes have two columns."""
+    identities = [dict(judge.identity) for judge in judges]
+    return hashlib.sha256(json.dumps(identities, sort_keys=True).encode()).hexdigest()[:16]
