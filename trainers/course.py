@@ -73,6 +73,8 @@ class DiffusionMethod(Method, frozen=True):
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     learning_rate: float = Field(gt=0)
     schedule: Literal["constant", "linear", "cosine"] = "constant"
+    learning_rate_warm_up: int = Field(default=0, ge=0)
+    """Over how many steps of DP-SGD the learning rate rises, linearly, to its value; more than there are: it stays below."""
     ema: float = Field(default=0.999, ge=0, lt=1)
     noise: float | None = Field(default=None, gt=0)
     """The noise multiplier of the training; None: the least that the budget allows, which is what one wants."""
@@ -141,7 +143,12 @@ class DiffusionMethod(Method, frozen=True):
             sampling_probability=self.rate(shape),
             clip_norm=self.clip_norm,
             clip=self.clip,
-            optimizer=Optimizer(kind=self.optimizer, learning_rate=self.learning_rate, schedule=self.schedule),
+            optimizer=Optimizer(
+                kind=self.optimizer,
+                learning_rate=self.learning_rate,
+                schedule=self.schedule,
+                warm_up_steps=self.learning_rate_warm_up,
+            ),
             ema=Average(decay=self.ema),
         )
 

@@ -27,7 +27,13 @@ class DPLDM(LatentMethod, frozen=True):
     PROFILES: ClassVar[Mapping[Profile, Mapping[str, Any]]] = {
         "tiny": {**TINY},
         "small": {**SMALL},
-        "paper": {**PAPER, "multiplicity": 1, "learning_rate": 4.1e-3, "optimizer": "adamw"},
+        "paper": {
+            **PAPER,
+            "multiplicity": 1,
+            "learning_rate": 4.1e-3,
+            "learning_rate_warm_up": 10_000,
+            "optimizer": "adamw",
+        },
     }
 
     kind: Literal["dp-ldm"] = "dp-ldm"

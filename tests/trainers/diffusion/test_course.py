@@ -1,4 +1,4 @@
-"""The whole course without privacy: a tiny U-Net learns digits in 200 steps, and a classifier reads its samples."""
+"""The course: what its settings come to, and one without privacy: a tiny U-Net learns digits, and a classifier reads them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
+from privolve.trainers.contract import Shape
 from privolve.trainers.diffusion.losses import DiffusionLoss
 from privolve.trainers.diffusion.samplers import sample
 from privolve.trainers.diffusion.sampling import SamplerConfig, balanced_labels
 from privolve.trainers.diffusion.sizes import sized
 from privolve.trainers.diffusion.unet import UNet
+from privolve.trainers.dp_ldm import DPLDM
 from privolve.trainers.optimizers import Average
 
 
@@ -40,3 +42,11 @@ def test_a_tiny_u_net_samples_digits_that_a_classifier_of_real_ones_reads() -> N
     reader = LogisticRegression(max_iter=500).fit(pixels.reshape(-1, 64) / 255, labels)
     accuracy = (reader.predict(images.reshape(-1, 64) / 255) == wanted).mean()
     assert accuracy > 0.5, f"chance is 0.1, this course has about 0.8; found {accuracy}"
+
+
+def test_the_learning_rate_of_the_published_dp_ldm_still_rises_at_its_last_step() -> None:
+    shape = Shape(width=28, height=28, channels=1, classes=tuple("0123456789"), slots=55_000)
+    method = DPLDM.model_validate({"kind": "dp-ldm", "profile": "paper"})
+    sgd = method.dp_sgd(shape)
+    assert sgd.optimizer.kind == "adamw" and sgd.steps < 10_000
+    assert [sgd.optimizer.rate(step, sgd.steps) for step in (0, 999)] == pytest.approx([4.1e-7, 4.1e-4])
