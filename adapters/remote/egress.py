@@ -9,9 +9,10 @@ SDKs build on httpx or on httpx2; the client is made of the module that is hande
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -88,24 +89,38 @@ def guarded_client(
     """
 
     class Capped(http.AsyncByteStream):  # type: ignore[name-defined, misc]
-        def __init__(self, stream: Any, release: Callable[[], None]) -> None:
+        def __init__(self, stream: Any, guard: Guard, pool: Any) -> None:
             self._stream = stream
-            self._release = release
+            self._guard = guard
+            self._pool = pool
+            self._is_open = True
 
         async def __aiter__(self) -> AsyncIterator[bytes]:
             size = 0
-            async for part in self._stream:
-                size += len(part)
-                if size > max_bytes:
-                    raise TooLarge(f"a reply of more than {max_bytes} bytes")
-                yield part
+            try:
+                async for part in self._stream:
+                    size += len(part)
+                    if size > max_bytes:
+                        raise TooLarge(f"a reply of more than {max_bytes} bytes")
+                    yield part
+            except BaseException:
+                await self._end(is_whole=False)
+                raise
 
         async def aclose(self) -> None:
             try:
                 await self._stream.aclose()
-            finally:
-                release, self._release = self._release, _nothing
-                release()
+            except BaseException:
+                await self._end(is_whole=False)
+                raise
+            await self._end(is_whole=True)
+
+        async def _end(self, *, is_whole: bool) -> None:
+            is_open, self._is_open = self._is_open, False
+            if is_open and is_whole:
+                self._guard.keep(self._pool)
+            elif is_open:
+                await self._guard.drop(self._pool)
 
     class Guard(http.AsyncBaseTransport):  # type: ignore[name-defined, misc]
         def __init__(self) -> None:
@@ -124,15 +139,14 @@ def guarded_client(
                 secret = value.get_secret_value() if isinstance(value, SecretStr) else value
                 headers.append((name.encode("ascii"), secret.encode("ascii")))
             pool = self._idle.pop() if self._idle else self._connected()
-            release = partial(self._idle.append, pool)
             try:
                 response = await pool.handle_async_request(
                     _Leaving(request.method, url, _Headers(headers), request.stream, request.extensions)
                 )
             except BaseException:
-                release()
+                await self.drop(pool)
                 raise
-            stream = Capped(response.stream, release)
+            stream = Capped(response.stream, self, pool)
             problem: EgressError | None = None
             if 300 <= response.status_code < 400:
                 problem = Redirected(response.status_code)
@@ -143,6 +157,15 @@ def guarded_client(
                 raise problem
             response.stream = stream
             return response
+
+        def keep(self, pool: Any) -> None:
+            self._idle.append(pool)
+
+        async def drop(self, pool: Any) -> None:
+            """Whatever broke off: a call that is cancelled twice leaves a connection neither in use nor free."""
+            self._all.remove(pool)
+            with suppress(Exception):
+                await asyncio.shield(pool.aclose())
 
         def _connected(self) -> Any:
             limits = http.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=15.0)
@@ -159,6 +182,8 @@ def guarded_client(
     class Client(http.AsyncClient):  # type: ignore[name-defined, misc]
         async def send(self, request: Any, *, stream: bool = False, **_: Any) -> Any:
             """As it is, to the guard: no login, redirect, cookie or hook is between, nor the time that looking for them takes."""
+            if self.is_closed:
+                raise EgressError("a request after the client was closed")
             response = await guard.handle_async_request(request)
             response.request = request
             if not stream:
@@ -178,10 +203,6 @@ def guarded_client(
         params=dict(params or {}),
         timeout=http.Timeout(None, connect=connect_s),
     )
-
-
-def _nothing() -> None:
-    """A connection is given back once."""
 
 
 def only(endpoint: Endpoint) -> Callable[[str, str, int], bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import logging
 import subprocess
@@ -14,6 +15,7 @@ from pydantic import ValidationError
 
 from privolve.adapters.contract import AdapterError, AdapterUnavailable, Cause, Refusal, Stopped, Transient
 from privolve.adapters.remote.dashscope import DashScopeConfig
+from privolve.adapters.remote.egress import EgressError, guarded_client
 from privolve.adapters.remote.endpoint import Endpoint
 from privolve.adapters.remote.openai import OpenAIConfig
 from privolve.adapters.stub import Stub
@@ -231,3 +233,44 @@ def _path(which: str) -> str:
 
 def test_both_are_remote_by_their_class():
     assert OpenAIConfig.location == DashScopeConfig.location == "remote"
+
+
+@pytest.mark.parametrize("where", ["head", "body"])
+@pytest.mark.parametrize("http", ["httpx", "httpx2"])
+def test_a_call_that_is_cancelled_twice_leaves_no_dead_connection_behind(where, http):
+    """The second cancellation lands while the first is being cleaned up."""
+    module = pytest.importorskip(http)
+    slow = True
+
+    async def serve(reader, writer):
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            while True:
+                await reader.readuntil(b"\r\n\r\n")
+                head = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n"
+                writer.write(head + b"o" if where == "body" else b"")
+                await writer.drain()
+                await asyncio.sleep(30.0 if slow else 0.0)
+                writer.write(b"k" if where == "body" else head + b"ok")
+                await writer.drain()
+
+    async def ask():
+        nonlocal slow
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        client = guarded_client(module, allows=lambda *_: True, secrets={}, max_bytes=100, connect_s=5.0)
+        call = asyncio.create_task(client.get(f"http://127.0.0.1:{port}/"))
+        await asyncio.sleep(0.2)
+        call.cancel()
+        await asyncio.sleep(0)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        slow = False
+        reply = await asyncio.wait_for(client.get(f"http://127.0.0.1:{port}/"), timeout=5.0)
+        await client.aclose()
+        with pytest.raises(EgressError, match="closed"):
+            await client.get(f"http://127.0.0.1:{port}/")
+        server.close()
+        return reply.text
+
+    assert asyncio.run(ask()) == "ok"
