@@ -1,16 +1,19 @@
 """The command line: parse, load a job, hand over, print. It decides nothing.
 
-Exit codes: 0 done, 1 a check did not hold, 2 the input is wrong, 3 the budget or a limit stopped it.
+Exit codes: 0 done, 1 a check did not hold, 2 the input is wrong, 3 the budget or a limit stopped it, 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from . import __version__
 
@@ -58,18 +61,31 @@ def _complain(message: str) -> None:
     print(f"privolve: {message}", file=sys.stderr)
 
 
+class _Parser(argparse.ArgumentParser):
+    """As argparse, but that what is wrong takes one line, with the way out."""
+
+    def error(self, message: str) -> NoReturn:
+        given, _, known = message.partition(" (choose from ")
+        word = given.partition("invalid choice: ")[2].strip("'")
+        close = difflib.get_close_matches(word, re.findall(r"[\w-]+", known), n=1) if word else []
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        _complain(f"{given if hint else message}; {hint}`{self.prog} --help` says what there is")
+        self.exit(WRONG_INPUT)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="privolve",
         description="Differentially private synthetic images and text.",
-        epilog="Exit codes: 0 done, 1 a check did not hold, 2 the input is wrong, 3 the budget or a limit stopped it.",
+        epilog="Exit codes: 0 done, 1 a check did not hold, 2 the input is wrong, 3 the budget or a limit stopped it, "
+        "130 stopped by Ctrl-C.",
     )
     parser.add_argument("--version", action="version", version=f"privolve {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
     init = commands.add_parser("init", help="print a commented job file to start from")
-    init.add_argument("kind", metavar="KIND", help="dpiti or image-pe")
+    init.add_argument("kind", metavar="KIND", help="dpiti or image-pe; for a training copy a file of examples/")
     init.add_argument(
         "--data", type=Path, metavar="PATH", help="look at this folder or file and propose the [data] table"
     )
@@ -79,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     plan = commands.add_parser(
         "plan", help="what a job, or every cell of a suite, would ask, cost and release; opens no model and no record"
     )
-    _job_arguments(plan)
+    _job_arguments(plan, "a job file, as `init` writes one, or a suite's")
     plan.set_defaults(handler=_plan)
 
     run = commands.add_parser("run", help="run a job, or go on with one that stopped")
@@ -100,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(handler=_report)
 
     verify = commands.add_parser("verify", help="recompute a run's certificate; exit 1 if it does not hold")
-    verify.add_argument("run", type=Path, metavar="RUN")
+    verify.add_argument("run", type=Path, metavar="RUN", help="a run's folder, or what `export` made of it")
     verify.add_argument(
         "--ledger", action="store_true", help="as of now, against the live ledger, not as of the run's end"
     )
@@ -220,8 +236,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _job_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("job", type=Path, metavar="JOB.toml")
+def _job_arguments(parser: argparse.ArgumentParser, what: str = "a job file, as `init` writes one") -> None:
+    parser.add_argument("job", type=Path, metavar="JOB.toml", help=what)
     _settings(parser)
 
 
@@ -232,7 +248,7 @@ def _settings(parser: argparse.ArgumentParser) -> None:
         default=[],
         dest="settings",
         metavar="KEY=VALUE",
-        help="override one setting: privacy.epsilon=2",
+        help="override one setting: privacy.epsilon=2; may be given again",
     )
 
 
@@ -372,7 +388,7 @@ def _listing(options: argparse.Namespace) -> int:
     from importlib.metadata import entry_points
 
     for point in sorted(entry_points(group=f"privolve.{options.command}"), key=lambda each: each.name):
-        print(f"{point.name:20} {point.value}")
+        print(f"{point.name:21} {point.value}")
     return DONE
 
 

@@ -6,6 +6,8 @@ it names another, is each registry's own.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 
 OURS = __name__.partition(".")[0]
@@ -30,6 +32,16 @@ def points(group: str) -> dict[str, EntryPoint]:
         elif _distribution(other) != OURS and other.value != point.value:
             raise ClaimedTwice(point.name, _distribution(other), _distribution(point))
     return found
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """What to ask about a name that there is not: the known one most like it, or nothing.
+
+    >>> meant("lexcion", ["hashing", "lexicon"]), meant("x", ["lexicon"])
+    ("did you mean 'lexicon'? ", '')
+    """
+    close = get_close_matches(word, known, n=1, cutoff=0.7)
+    return f"did you mean {close[0]!r}? " if close else ""
 
 
 def _distribution(point: EntryPoint) -> str:

@@ -32,7 +32,7 @@ def config_class(kind: str) -> type[AdapterConfig]:
     found = _found()
     if kind not in found:
         raise AdapterConfigError(
-            f"there is no adapter of kind {kind!r}. Known kinds: {', '.join(sorted(found)) or 'none'}."
+            f"there is no adapter of kind {kind!r}; {plugins.meant(kind, found)}known kinds: {', '.join(sorted(found)) or 'none'}."
         )
     try:
         loaded = found[kind].load()
@@ -82,6 +82,9 @@ def _first_problem(where: str, kind: str, chosen: type[AdapterConfig], error: Va
     problem = error.errors(include_url=False, include_context=False)[0]
     field = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        settings = ", ".join(sorted(set(chosen.model_fields) - {"kind"})) or "none"
-        return f"{where}: {field!r} is not a setting of kind {kind!r}. Its settings: {settings}."
+        settings = sorted(set(chosen.model_fields) - {"kind"})
+        return (
+            f"{where}: {field!r} is not a setting of kind {kind!r}; {plugins.meant(field, settings)}"
+            f"its settings: {', '.join(settings) or 'none'}."
+        )
     return f"{where}.{field}: {problem['msg']} (kind {kind!r})"

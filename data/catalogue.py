@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, PositiveInt, model_validator
 
+from .. import plugins
 from .errors import UnknownKind
 
 _FACTS = resources.files("privolve.data").joinpath("sets")
@@ -109,6 +110,7 @@ def names() -> tuple[str, ...]:
 def entry(name: str) -> Entry:
     """The facts on a set."""
     if name not in names():
-        raise UnknownKind(f"{name!r} is no published set that privolve knows; it knows {', '.join(names())}")
+        hint = plugins.meant(name, names())
+        raise UnknownKind(f"{name!r} is no published set that privolve knows; {hint}it knows {', '.join(names())}")
     text = _FACTS.joinpath(f"{name}.toml").read_text(encoding="utf-8")
     return Entry.model_validate({"name": name, **tomllib.loads(text)})

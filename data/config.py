@@ -126,7 +126,10 @@ class DataConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
         Formal guarantee: none. This looks at private data; what it returns becomes public only when the owner, who
         sees it, writes it into the job file.
         """
-        found = {**self.survey(), **{field: value for field, value in self if field in self.model_fields_set}}
+        surveyed = self.survey()
+        if not surveyed:
+            raise Undeclared(f"{self.where}: the set is empty: it has no slot; check `path`")
+        found = {**surveyed, **{field: value for field, value in self if field in self.model_fields_set}}
         found = {field: found[field] for field in PROPOSED if found.get(field)}
         declared = type(self).model_validate({**dict(self), **found, "count": None})
         voters, _ = declared._parts(declared.listing())

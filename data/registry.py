@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +26,7 @@ def config_class(kind: str) -> type[DataConfig]:
 
     found = _found()
     if kind not in found:
-        close = get_close_matches(kind, found, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
+        hint = plugins.meant(kind, found)
         raise UnknownKind(f"there is no data of kind {kind!r}; {hint}known kinds: {', '.join(sorted(found)) or 'none'}")
     try:
         loaded = found[kind].load()
@@ -55,9 +53,17 @@ def parse(table: Mapping[str, Any]) -> DataConfig:
         problem = error.errors(include_url=False, include_context=False)[0]
         field = ".".join(str(part) for part in problem["loc"]) or "kind"
         if problem["type"] == "extra_forbidden":
-            known = ", ".join(sorted(chosen.model_fields))
-            raise DataError(f"[data]: {kind!r} has no setting {field!r}; its settings are {known}") from None
-        raise DataError(f"[data]: {field}: {problem['msg']}, not {repr(problem['input'])[:80]}") from None
+            known = sorted(chosen.model_fields)
+            hint = plugins.meant(field, known)
+            raise DataError(
+                f"[data]: {kind!r} has no setting {field!r}; {hint}its settings are {', '.join(known)}"
+            ) from None
+        if problem["type"] == "missing":
+            raise DataError(f"[data]: {field}: missing; it has no default") from None
+        message = problem["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list")
+        raise DataError(
+            f"[data]: {field}: {message[:1].lower()}{message[1:]}, not {repr(problem['input'])[:80]}"
+        ) from None
 
 
 def _found() -> dict[str, EntryPoint]:

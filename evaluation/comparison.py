@@ -374,6 +374,8 @@ def _row_to_json(row: Row, columns: Sequence[Column]) -> dict[str, Any]:
 
 
 def _public(group: Group) -> Group:
+    """Without unprotected figures, and without what a run measured beside itself if only these are of it: whether they
+    could be computed depends on private records."""
     return dataclasses.replace(
         group,
         cells=tuple(
@@ -384,5 +386,6 @@ def _public(group: Group) -> Group:
                 seconds=None,
             )
             for cell in group.cells
+            if cell.folder in ("", cell.name) or any(score.protected for score in cell.scores)
         ),
     )

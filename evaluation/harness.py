@@ -46,7 +46,6 @@ __all__ = [
     "Judged",
     "Lost",
     "judge",
-    "touches_voters",
 ]
 
 
@@ -118,11 +117,6 @@ def judge(
     if voters is not None and test.features is not None:
         scores += _evidence(synthetic, test.features, voters, canaries, asking)
     return scores
-
-
-def touches_voters(score: Score) -> bool:
-    """Whether a score was computed from the records that take part: such figures are counted in the ledger (rule 21)."""
-    return score.subject == CEILING or VOTERS in score.reference
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def config_class(kind: str) -> type[MetricConfig]:
     found = _found()
     if kind not in found:
         raise MetricConfigError(
-            f"there is no metric of kind {kind!r}. Known kinds: {', '.join(sorted(found)) or 'none'}."
+            f"there is no metric of kind {kind!r}; {plugins.meant(kind, found)}known kinds: {', '.join(sorted(found)) or 'none'}."
         )
     try:
         loaded = found[kind].load()
@@ -70,6 +70,9 @@ def _first_problem(kind: str, chosen: type[MetricConfig], error: ValidationError
     problem = error.errors(include_url=False, include_context=False)[0]
     field = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        settings = ", ".join(sorted(set(chosen.model_fields) - {"kind"})) or "none"
-        return f"metric {kind!r}: {field!r} is not one of its settings. Its settings: {settings}."
+        settings = sorted(set(chosen.model_fields) - {"kind"})
+        return (
+            f"metric {kind!r}: {field!r} is not one of its settings; {plugins.meant(field, settings)}"
+            f"its settings: {', '.join(settings) or 'none'}."
+        )
     return f"metric {kind!r}: {field}: {problem['msg']}"

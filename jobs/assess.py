@@ -33,9 +33,8 @@ from ..evaluation.harness import (
     Judged,
     judge,
     pixels_like,
-    touches_voters,
 )
-from ..evaluation.metric import Items, Score
+from ..evaluation.metric import Items, MetricError, Score
 from ..evaluation.settings import Settings
 from ..evaluation.text import column, text_items
 from ..privacy import durable
@@ -115,29 +114,34 @@ class Bench:
     ledger: Ledger | None = None
     say: Callable[[str], None] = field(default=print)
 
-    def scores(self, candidates: Sequence[Images | Texts], *, voters: Private[Voters] | None = None) -> list[Score]:
+    def scores(
+        self, candidates: Sequence[Images | Texts], *, voters: Private[Voters] | None = None, only: int | None = None
+    ) -> list[Score]:
         """Of the candidates, the released set first. `voters` are the private records' features, if they are there already.
 
+        `only`: the place of the one that is judged, where private records chose it: requests, of all, tell nothing of which.
         Without a held-out part there is nothing to judge by, and no score.
         """
         test = self.data.test
         if test is None:
             return []
+        synthetic = [self._synthetic(each, test) for each in candidates]
+        if self._looks_at_voters:
+            self._note_look()
         # On matrices this small, threads of a BLAS cost more than they give, and one thread gives the same bits anywhere.
         with threadpool_limits(limits=1):
             found = judge(
-                [self._synthetic(each, test) for each in candidates],
+                synthetic if only is None else [synthetic[only]],
                 test=self._real(test, HELD_OUT, protected=self.data.test_is_public),
                 train=self._real(self.data.train, CEILING, embedded=voters) if self._looks_at_voters else None,
                 classes=len(self.data.train.classes),
                 settings=self.settings,
                 ceiling=self.ceiling,
-                lost=self._lost,
+                lost=self.lost if only is None else self._lost_in_private,
                 kept=Outcomes(self.run.private / "outcomes.jsonl"),
                 class_names=self.data.train.classes,
                 canaries=self._canaries(test) if self._looks_at_voters else None,
             )
-        self._count(found)
         return found
 
     def held_out(self) -> Items | None:
@@ -151,19 +155,21 @@ class Bench:
     def _looks_at_voters(self) -> bool:
         return self.shows_voters and self.ledger is not None
 
-    def _count(self, scores: Sequence[Score]) -> None:
-        figures = sum(touches_voters(each) for each in scores)
-        if figures and self.ledger is not None:
-            body = {"partition": self.data.train.partition, "figures": figures}
-            self.ledger.note(self.run.id, "disclosed", body)
+    def _note_look(self) -> None:
+        """Chain that figures of the voters are shown, before any is: not how many, which depends on the records."""
+        assert self.ledger is not None
+        self.ledger.note(self.run.id, "disclosed", {"partition": self.data.train.partition, "figures": 1})
 
-    def _lost(self, line: str, /, *, public: bool) -> None:
+    def lost(self, line: str, /, *, public: bool) -> None:
         if public:
             self.say(f"not measured: {line}")
             known = self.run.manifest.get("not_measured", [])
             self.run.record(not_measured=[*dict.fromkeys([*known, line])])
         else:
             self.run.private_log(line)
+
+    def _lost_in_private(self, line: str, /, *, public: bool) -> None:
+        self.lost(line, public=False)
 
     def _synthetic(self, synthetic: Images | Texts, like: PrivateSet) -> Judged:
         items = self._items(synthetic, like)
@@ -172,7 +178,7 @@ class Bench:
         contents = synthetic.texts if isinstance(synthetic, Texts) else [Image(each) for each in synthetic.pixels]
         features = self._features(synthetic.name, contents, synthetic.labels, self.gateway, self.role)
         if features is None:
-            self._lost(f"{synthetic.name}: {self.role!r} refused every one", public=True)
+            self.lost(f"{synthetic.name}: {self.role!r} refused every one", public=True)
             return Judged(images=items)
         return Judged(images=items, features=features, probabilities=self._probabilities(features))
 
@@ -221,14 +227,14 @@ class Bench:
         if path is None or self.gateway is None or self.role is None:
             return None
         if like.size is None:
-            self._lost("canaries are images, and the data holds texts", public=True)
+            self.lost("canaries are images, and the data holds texts", public=True)
             return None
         found: list[Items] = []
         for name, pixels in read_canaries(path).items():
             images = [Image(each) for each in pixels_like(pixels, like.size, like.channels)]
             seen = self._features(f"canaries: {name}", images, None, self.gateway, self.role, protected=False)
             if seen is None:
-                self._lost(f"{path}: {self.role!r} refused every canary", public=True)
+                self.lost(f"{path}: {self.role!r} refused every canary", public=True)
                 return None
             found.append(seen)
         return Canaries(planted=found[0], references=found[1])
@@ -340,10 +346,14 @@ def of_oracle(bench: Bench, sets: Sets, *, names: Sequence[str], settings: Model
     """Figures of the set that the test set itself would choose: marked and unprotected, and of nothing that is released."""
     test = bench.held_out()
     assert test is not None  # `check` saw to it.
-    choice = by_test(sets, test, names=names, data=bench.data.train, settings=settings, seed=seed)
-    pixels, labels = sets[choice.index]
+    try:
+        choice = by_test(sets, test, names=names, data=bench.data.train, settings=settings, seed=seed)
+    except MetricError as error:
+        bench.lost(f"oracle: {error}", public=False)
+        return []
+    candidates = [Images(name=FINAL, pixels=pixels, labels=labels) for pixels, labels in sets]
     alone = replace(bench, shows_voters=False)
-    return [choice.marked(each) for each in alone.scores([Images(name=FINAL, pixels=pixels, labels=labels)])]
+    return [choice.marked(each) for each in alone.scores(candidates, only=choice.index)]
 
 
 def write_scores(run: Run, scores: Sequence[Score]) -> None:

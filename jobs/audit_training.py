@@ -37,12 +37,12 @@ def run(config: TrainConfig) -> bool:
     """Print what was tried and what held; True if all did."""
     from ..trainers.course import DiffusionMethod
 
-    data = config.data.load()
+    data = config.split()
     check(config, data)
     trainer = config.trainer
     if not isinstance(trainer, DiffusionMethod):
         raise InputError(f"trainer.kind: {trainer.kind!r} has no mechanisms that are known here")
-    design = Design.of(config, data.train)
+    design = Design.of(config, data)
     print(f"mechanisms of this job on stand-in data; {data.train.count:,} slots were counted, none was read")
     reports = [_said(name, report) for name, report in _queries(trainer, design)]
     if design.sgd is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import closing
 from pathlib import Path
@@ -37,6 +38,8 @@ def stats(folder: Path) -> str:
 
 def prune(folder: Path, *, namespace: str | None, older_than_days: float | None) -> str:
     path = _found(folder)
+    if older_than_days is not None and not 0 <= older_than_days < math.inf:
+        raise InputError(f"--older-than {older_than_days:g}: give a number of days, 0 or more")
     before_ms = None if older_than_days is None else int((time.time() - older_than_days * 86_400) * 1000)
     answers, size = upkeep.prune(path, namespace=namespace, before_ms=before_ms)
     return f"{path}: removed {answers:,} answers and {_bytes(max(0, size))}"

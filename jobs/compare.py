@@ -204,21 +204,24 @@ def _reserve(described: Suite, run: Run) -> None:
             releases = tuple(release for each in of_cell.values() for release in each)
             privacy = config.privacy
             delta = privacy.delta or ledger.delta
+            chosen_by = {
+                cell.name: each.planned_selection(data, delta=ledger.delta, prefix=f"{run.id}/{cell.name}")
+                for cell, each in jobs
+            }
             with_models = {
-                cell.name: epsilon(
-                    [release.cost for each in (*cell.after, cell) for release in of_cell[each.name]],
-                    delta,
-                    privacy.relation,
+                cell.name: max(
+                    epsilon(
+                        [release.cost for each in (*cell.after, cell) for release in releases_of[each.name]],
+                        delta,
+                        privacy.relation,
+                    )
+                    for releases_of in (of_cell, chosen_by)
                 )
                 for cell, _ in jobs
                 if cell.after
             }
             needed = epsilon([release.cost for release in releases], delta, privacy.relation)
-            chosen = tuple(
-                release
-                for cell, each in jobs
-                for release in each.planned_selection(data, delta=ledger.delta, prefix=f"{run.id}/{cell.name}")
-            )
+            chosen = tuple(release for each in chosen_by.values() for release in each)
             if chosen:
                 # The slots that validate may lose no more than those that vote; so the share covers both.
                 needed = max(needed, epsilon([release.cost for release in chosen], delta, privacy.relation))

@@ -11,7 +11,7 @@ from ..pe_engine import shares
 from ..pe_engine.histogram import LabelHistogram, NearestNeighbourHistogram, NoisyHistogram, NoisyLabelHistogram
 from ..pe_engine.selection import Sample
 from ..pe_engine.signal import Signal, signal
-from ..privacy.accounting import check_delta, default_delta, epsilon
+from ..privacy.accounting import check_delta, default_delta
 from ..privacy.ledger import PlannedRelease
 from ..privacy.mechanism import PrivacyTarget, PureEpsilon, calibrate
 
@@ -53,8 +53,7 @@ class Design:
             uses=settings.iterations,
             beside=[] if labels is None else [labels.cost],
         )
-        votes = [histogram.cost] * settings.iterations
-        spent = epsilon([*votes, *([] if labels is None else [labels.cost])], target.delta, target.relation)
+        costs = [*[histogram.cost] * settings.iterations, *([] if labels is None else [labels.cost])]
         return cls(
             config=config,
             classes=classes,
@@ -62,7 +61,7 @@ class Design:
             target=target,
             histogram=histogram,
             labels=labels,
-            selection=config.selection.cost(spent, target),
+            selection=config.selection.cost(costs, target),
         )
 
     def releases(self, run: str) -> tuple[PlannedRelease, ...]:

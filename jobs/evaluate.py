@@ -253,9 +253,11 @@ def _changed(against: Against, *, judge: str | None, profile: str | None, metric
     try:
         settings = Settings.model_validate({**against.settings.model_dump(), **changes})
         network = against.judge if judge is None else adapters.parse({"kind": judge}, role="judge")
+        # The job trusts the network that it names, and no other.
+        trust = against.trust if judge is None else ()
     except ValidationError as error:
         raise InputError(f"--{job.first_problem(error, Settings)}") from None
-    return Against(data=against.data, judge=network, settings=settings, trust=against.trust, job=against.job)
+    return Against(data=against.data, judge=network, settings=settings, trust=trust, job=against.job)
 
 
 def _gateway(against: Against, run: Run) -> Gateway:

@@ -20,7 +20,7 @@ NOTE = "exported.json"
 def export(run: Path, folder: Path) -> int:
     """Copy the publishable files of a run whose certificate holds into the new or empty `folder`; return how many.
 
-    `exported.json` says how many unprotected figures of the voters were shown before (rule 21 of the guarantee).
+    `exported.json` says how often unprotected figures of the voters were shown before (rule 21 of the guarantee).
     """
     manifest = read_manifest(run)
     if manifest["status"] != "finished":
@@ -36,6 +36,6 @@ def export(run: Path, folder: Path) -> int:
         shutil.copyfile(run / path, target)
     partition = json.loads((run / "release" / FILE).read_bytes())["partition"]
     shown = Book(read_entries(Path(manifest["ledger"]))).figures_shown(partition)
-    note = {"unprotected figures of the voters shown before this export": shown}
+    note = {"how often unprotected figures of the voters were shown before this export": shown}
     (folder / NOTE).write_text(json.dumps(note) + "\n", encoding="utf-8")
     return len(files)

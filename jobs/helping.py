@@ -24,7 +24,7 @@ def help_training(config: TrainConfig) -> None:
         order, arrays = several.share()
         if not order["train"]:
             return
-        data = config.data.load()
+        data = config.split()
         check(config, data)
         design = _design(config, data, order["noise_multiplier"])
         public = (

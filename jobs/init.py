@@ -7,8 +7,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from .. import plugins
 from ..data import formats, registry
-from .job import InputError
+from ..trainers import registry as methods
+from .job import InputError, kinds
 
 STARTERS = ("dpiti", "image-pe")
 DIGITS = """[data]
@@ -20,7 +22,13 @@ NOTE = "# Proposed by a look at the data. What stands here is public from now on
 def starter(kind: str, path: Path | None) -> str:
     """The text of a job file. With `path`, a look at the data there proposes what its owner might declare."""
     if kind not in STARTERS:
-        raise InputError(f"{kind!r} is no job kind; use one of {', '.join(STARTERS)}")
+        if kind in kinds() or kind in ("suite", *methods.METHODS):
+            raise InputError(
+                f"there is no starter for {kind!r}: copy a file of it from examples/digits; there is one for "
+                f"{', '.join(STARTERS)}"
+            )
+        hint = plugins.meant(kind, STARTERS)
+        raise InputError(f"{kind!r} is no job kind; {hint}use one of {', '.join(STARTERS)}")
     text = resources.files("privolve.jobs").joinpath("starters", f"{kind}.toml").read_text(encoding="utf-8")
     return text.replace("@DATA@\n", (DIGITS if path is None else _proposed(path)) + "\n")
 
@@ -33,12 +41,14 @@ def write_new(path: Path, text: str) -> None:
     except FileExistsError:
         raise InputError(f"{path}: exists already; name another file") from None
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}); name another file, in a folder that is there"
+        ) from None
 
 
 def _proposed(path: Path) -> str:
     if not path.exists():
-        raise InputError(f"{path}: there is no such file or folder")
+        raise InputError(f"{path}: there is no such file or folder; check --data")
     table: dict[str, Any] = {"kind": _kind(path), "path": str(path.resolve())}
     config = registry.parse(table)
     found = {**table, **config.propose()}

@@ -19,6 +19,7 @@ from ..cache.money import micro
 from ..data import registry as sources
 from ..data.config import DataConfig
 from ..privacy.mechanism import Relation
+from ..trainers import registry as methods
 
 if TYPE_CHECKING:
     from ..data.private_set import Split
@@ -246,7 +247,7 @@ def parse(table: Mapping[str, Any], *, where: str, base: Path) -> JobConfig:
     kind = table.get("kind")
     known = kinds()
     if not isinstance(kind, str) or kind not in known:
-        raise InputError(f"{where}: kind: {kind!r} is no job kind; use one of {', '.join(sorted(known))}")
+        raise InputError(f"{where}: {_unknown_kind(kind, known)}")
     try:
         return known[kind].model_validate(dict(table)).located(base)
     except ValidationError as error:
@@ -255,9 +256,23 @@ def parse(table: Mapping[str, Any], *, where: str, base: Path) -> JobConfig:
         raise InputError(f"{where}: {error}") from None
 
 
+def _unknown_kind(kind: object, known: Mapping[str, object]) -> str:
+    """What is wrong with a job's `kind`; a suite and a training method are taken for what they are."""
+    there_are = f"use one of {', '.join(sorted(known))}"
+    if kind is None:
+        return f"kind: missing; {there_are}"
+    if kind == "suite":
+        return "is a suite, no job: `privolve plan` and `privolve compare` take it"
+    if isinstance(kind, str) and kind in methods.METHODS:
+        return f'kind: {kind!r} is no job kind but a training method: kind = "train", and [trainer] kind = "{kind}"'
+    close = difflib.get_close_matches(str(kind), known, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"kind: {kind!r} is no job kind; {hint}{there_are}"
+
+
 def _set(table: dict[str, Any], setting: str) -> None:
     name, equals, text = setting.partition("=")
-    if not equals or not name.strip():
+    if not equals or not all(part.strip() for part in name.split(".")):
         raise InputError(f"--set {setting}: write it as --set table.key=value")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
@@ -288,8 +303,18 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
     if problem["type"] == "missing":
         return f"{where}: missing; it has no default{more}"
     message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "union_tag_invalid":
+        context = problem.get("ctx", {})
+        tag, tags = str(context.get("tag")), str(context.get("expected_tags")).replace("'", "")
+        close = difflib.get_close_matches(tag, tags.split(", "), n=1)
+        return f"{where}: there is no kind {tag!r}; {f'did you mean {close[0]!r}? ' if close else ''}there are {tags}{more}"
+    if problem["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return f"{where}: a table is needed, not {_short(problem['input'])}{more}"
     if problem["type"] == "value_error":
+        # A registry names the table too, for those who come without a file.
+        message = message.removeprefix("[data]: ").removeprefix("adapters: ")
         return f"{where}: {message}{more}" if where else f"{message}{more}"
+    message = message.partition(", unable to parse")[0].replace("a valid tuple", "a list")
     return f"{where}: {message[:1].lower()}{message[1:]}, not {_short(problem['input'])}{more}"
 
 

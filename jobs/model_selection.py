@@ -4,9 +4,9 @@ A job that makes several candidates, iteration by iteration or step by step, rel
 classifier trained on it speaks for. What is chosen by, and at what cost, is the rule; see `evaluation/selection.py`.
 
 Formal guarantee: `dp-validation` reads its own partition of the private set alone, whose slots vote and train nowhere, in
-one release of a plan of its own; nothing but the winner's index leaves it. It never costs its slots more than the run
-costs the others, so that the largest epsilon over partitions is the training partition's, even for a record that lies
-in one partition in this run and in the other in the next.
+one release of a plan of its own; nothing but the winner's index leaves it. Neither by
+removing nor by replacing a record does it cost its slots more than the run costs the others; of each run a claim takes the
+dearer partition (`privacy/statement.py`), because a record may lie in one in this run and in the other in the next.
 
 Decision: an oracle chooses nothing that is released. What it would have chosen was chosen by the test set, so its figures
 are marked, unprotected and in `private/`, and what is released is the last candidate.
@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib.util import find_spec
@@ -25,8 +26,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
+from ..privacy.accounting import epsilon
 from ..privacy.ledger import PlannedRelease
-from ..privacy.mechanism import PrivacyTarget, PureEpsilon
+from ..privacy.mechanism import Cost, PrivacyTarget, PureEpsilon, Relation
 from .job import InputError, Table
 
 if TYPE_CHECKING:
@@ -60,7 +62,7 @@ class ModelSelection(Table, frozen=True):
     dp-validation: by a noisy maximum on private slots that are set aside. oracle: by the test set, for figures alone.
     """
     epsilon: float | None = Field(default=None, gt=0)
-    """Of dp-validation, for the slots that are set aside; never more than the run costs the others. None: as much."""
+    """Of dp-validation, for the slots that are set aside; under no relation more than the run costs the others. None: as much."""
     share: float = Field(default=0.1, gt=0, lt=1)
     """How much is set aside to choose by: of the slots for dp-validation, of the last candidate for synthetic."""
     classifier: Literal["logistic", "mlp", "cnn"] = "logistic"
@@ -87,7 +89,7 @@ class ModelSelection(Table, frozen=True):
         if self.epsilon is not None and self.epsilon > config.privacy.epsilon:
             raise InputError(
                 f"selection.epsilon: {self.epsilon:g} is more than privacy.epsilon = {config.privacy.epsilon:g}, so that the "
-                "slots set aside would lose more than those that vote; lower it, or leave it out"
+                "slots set aside would lose more than the others; lower it, or leave it out"
             )
         if self.rule == "last":
             return
@@ -100,12 +102,17 @@ class ModelSelection(Table, frozen=True):
         if self.rule == "oracle" and data.test is None:
             raise InputError("selection.rule: 'oracle' needs a held-out part; give [data] holdout, or a test path")
 
-    def cost(self, spent: float, target: PrivacyTarget) -> PureEpsilon | None:
-        """Of dp-validation, in a run whose other releases cost `spent` under the target's relation; None: it is free."""
+    def cost(self, others: Sequence[Cost], target: PrivacyTarget) -> PureEpsilon | None:
+        """Of dp-validation, in a run whose other releases cost `others`; None: it is free.
+
+        Under no relation does it cost its slots more than those cost the others: by pure epsilon, replacing is twice
+        removing, and by Gaussian noise it is less.
+        """
         if self.rule != "dp-validation":
             return None
-        wanted = spent if self.epsilon is None else min(self.epsilon, spent)
-        return PureEpsilon(epsilon=wanted / target.relation.contributions)
+        most = min(epsilon(others, target.delta, relation) / relation.contributions for relation in Relation)
+        wanted = math.inf if self.epsilon is None else self.epsilon / target.relation.contributions
+        return PureEpsilon(epsilon=min(wanted, most))
 
 
 # --- the plan ---------------------------------------------------------------------------------------------------------
@@ -149,8 +156,8 @@ def plan_lines(settings: ModelSelection, cost: PureEpsilon | None, data: Split) 
     if cost is None or data.validation is None:
         return [f"  what is released is chosen by {settings.rule!r}, at no cost"]
     return [
-        f"  what is released is chosen on {data.validation.count:,} slots of the partition {PARTITION!r}, which vote "
-        f"nowhere: epsilon {cost.epsilon:.4f} for these; {2 * cost.epsilon:.4f} for replacing one by another"
+        f"  what is released is chosen on {data.validation.count:,} slots of the partition {PARTITION!r}, which do nothing "
+        f"else: epsilon {cost.epsilon:.4f} for these; {2 * cost.epsilon:.4f} for replacing one by another"
     ]
 
 
@@ -189,7 +196,7 @@ def choose(
     `names` and `sets` are public, in the order of their making. The release of dp-validation is in a plan already.
     """
     from ..data.training_records import training_records
-    from ..evaluation.selection import CalibratedDPValidation, DPValidation, by_synthetic, by_validation, last
+    from ..evaluation.selection import CalibratedDPValidation, Choice, DPValidation, by_synthetic, by_validation, last
     from ..privacy import durable
     from .run import Event
 
@@ -207,9 +214,13 @@ def choose(
         run.journal(Event.RELEASED, name=release_name(run.releases_as))
         choice = by_validation(asked, released)
     elif settings.rule == "synthetic":
-        training, held_out = _unseen(sets, data=data.train, share=settings.share, seed=seed)
-        blind = candidates(training, names=names, data=data.train, settings=settings, seed=seed)
-        choice = by_synthetic(blind, held_out) if len(held_out) else last(public)
+        made = read(run.folder)
+        if made is not None:  # On another machine the same training of a classifier may tip another way.
+            choice = Choice(index=made.place - 1, name=made.name, rule="synthetic")
+        else:
+            training, held_out = _unseen(sets, data=data.train, share=settings.share, seed=seed)
+            blind = candidates(training, names=names, data=data.train, settings=settings, seed=seed)
+            choice = by_synthetic(blind, held_out) if len(held_out) else last(public)
     else:
         choice = last(public)
     run.journal(Event.SELECTED, rule=choice.rule, candidate=choice.name)

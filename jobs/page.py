@@ -193,7 +193,7 @@ def _selected(folder: Path) -> str:
     made = model_selection.read(folder)
     if made is None:
         return ""
-    return f"; released is {made.name} of {made.among}, by {made.rule}"
+    return f"; released is {made.name}, one of {made.among}, by {made.rule}"
 
 
 def _releases(manifest: Mapping[str, Any], certificate: Mapping[str, Any]) -> Iterable[Release]:
@@ -355,7 +355,8 @@ def _lineages(folder: Path) -> Iterable[Lineage]:
             for step, each in enumerate(lineage["steps"]):
                 name = f"{number}-{step}"
                 picture = Picture(pixels=pictures.get(name), caption=each["caption"])
-                steps.append(Ancestor(when=_when(each["born"]), picture=picture))
+                when = "First variations" if step and not each["born"] else _when(each["born"])
+                steps.append(Ancestor(when=when, picture=picture))
             yield Lineage(label=lineage["label"], steps=tuple(steps))
 
 
@@ -396,6 +397,7 @@ def closing(folder: Path, *, private: bool) -> str:
             f"report       {folder / 'release' / 'report.html'}",
             *hint(),
             f"private copy {folder / 'private' / 'report.html'}",
+            f"ghosts       {folder / 'private' / 'log.txt'} names records that could not be used, if there were any",
             f"check it     privolve verify {folder}",
         ]
     )

@@ -95,6 +95,8 @@ class Run:
         folder = out if out is not None else find(root, config, digest) or _new_folder(root, config, digest)
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            if not (folder / ".lock").exists():
+                _before(folder, config, digest)  # Leave nothing in a folder that is not ours.
             lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise _unwritable(folder, error) from None

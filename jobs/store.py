@@ -1,4 +1,4 @@
-"""The public artefacts of a Private Evolution run on disk: iterations, written whole or not at all, and the release.
+"""The public artefacts of a run on disk: iterations of Private Evolution, written whole or not at all, and the release.
 
 No pickles: JSON lines, `.npy`, `.npz` without objects, PNG.
 """
@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +20,11 @@ from ..adapters.contract import Image
 from ..pe_engine.population import Candidate, Population
 from ..privacy import arrays as as_bytes
 from ..privacy import durable
+from ..privacy.failpoint import failpoint
+from .job import canonical
+
+if TYPE_CHECKING:
+    from ..trainers.contract import GenerativeModel
 
 COLUMNS = ("id", "label", "caption", "parent", "fold", "born")
 
@@ -110,6 +116,14 @@ def save_images(
     durable.sync_folder(images)
     durable.write_bytes(folder / "images.sha256", "".join(checksums).encode())
     durable.write_bytes(folder / "samples.npz", samples)
+
+
+def save_model(folder: Path, model: GenerativeModel, classes: Sequence[str]) -> None:
+    """What `trainers.serving.load` makes the same model of: `model.npz`, then `model.json`, which is there once both are."""
+    description, weights = model.saved()
+    durable.write_bytes(folder / "model.npz", as_bytes.npz(weights))
+    failpoint("training-during-model")
+    durable.write_bytes(folder / "model.json", (canonical({**description, "classes": list(classes)}) + "\n").encode())
 
 
 def save_lineages(folder: Path, lineages: Sequence[tuple[str, Sequence[Candidate]]]) -> None:

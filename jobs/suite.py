@@ -328,7 +328,10 @@ def _method(
     start: dict[str, Any] = {}
     if "job" in table:
         file = base / str(table["job"])
-        start, base = job.read_table(file), file.parent
+        try:
+            start, base = job.read_table(file), file.parent
+        except InputError as error:
+            raise InputError(f"{where}: job: {error}") from None
     on = table.get("on", {})
     if not isinstance(on, Mapping) or set(on) - set(config.data):
         raise InputError(f"{where}.on: what differs on a set, under its name: {', '.join(config.data)}")

@@ -14,6 +14,7 @@ from ..trainers import registry as methods
 from ..trainers.contract import Method
 from .evolution import Evaluation
 from .job import AnyAdapter, InputError, JobConfig, Table
+from .model_selection import ModelSelection, planned
 
 if TYPE_CHECKING:
     from ..data.private_set import Split
@@ -51,7 +52,10 @@ class Samples(Table, frozen=True):
     """How many images, over all classes in the declared shares; exactly so many."""
     shares: Literal["uniform"] | dict[str, float] = "uniform"
     previews: int = Field(default=0, ge=0, le=99)
-    """About how many times in the course of the training a few images are drawn of a durable checkpoint, and released."""
+    """About how many times in the course of the training a few images are drawn of a durable checkpoint, and released.
+
+    Between these models `[selection]` chooses, and the last.
+    """
     pictures: bool = True
     """Also write each as a PNG of its own; `samples.npz` holds them all in any case."""
 
@@ -66,7 +70,13 @@ class TrainConfig(JobConfig, frozen=True):
     adapters: dict[str, AnyAdapter] = Field(default_factory=dict)
     """`judge`, which measures the images in the end, and `painter`, where the public set is painted."""
     samples: Samples = Samples()
+    selection: ModelSelection = ModelSelection()
+    """Between the models that `samples.previews` shows on the way and the last: one DP-SGD has paid for all of them."""
     evaluation: Evaluation = Evaluation()
+
+    @property
+    def set_aside(self) -> float:
+        return self.selection.set_aside
 
     @property
     def shows_unprotected(self) -> bool:
@@ -110,7 +120,14 @@ class TrainConfig(JobConfig, frozen=True):
 
         check(self, data)
         self.check_roles()
-        return Design.of(self, data.train, delta=delta).releases(prefix)
+        return Design.of(self, data, delta=delta).releases(prefix)
+
+    def planned_selection(self, data: Split, *, delta: float, prefix: str) -> tuple[PlannedRelease, ...]:
+        from .training_design import Design
+
+        if not self.set_aside:
+            return ()  # Without a calibration, which takes seconds.
+        return planned(Design.of(self, data, delta=delta).selection, prefix)
 
     def run(self, run: Run) -> None:
         from .training_design import check_installed

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,10 +20,10 @@ from ..privacy import arrays, durable
 from ..privacy.failpoint import failpoint
 from ..privacy.ledger import Ledger
 from ..trainers.contract import GenerativeModel, Shape, Trained
-from . import assess, certify, page, store
+from ..trainers.workspace import chosen_device
+from . import assess, certify, model_selection, page, store
 from .gateways import CACHE_FILE, cache_folder, open_gateway
 from .helping import invite
-from .job import canonical
 from .ledgers import check_heads, ledger_folder, open_ledger
 from .progress import Bars
 from .public_set import assumed, public_images, public_name, refuse_shared
@@ -29,6 +31,7 @@ from .reserving import reserve
 from .run import Event, Run
 from .train import Painted, TrainConfig
 from .training_bench import JobBench
+from .training_candidates import Candidate, Candidates
 from .training_design import Design, check, describe
 
 PUBLIC_ONLY = "0-public-data-alone.npz"
@@ -46,15 +49,15 @@ class Training:
 
     def go(self) -> None:
         config, run, began = self.config, self.run, time.monotonic()
-        data = config.data.load(private_log=run.private_log)
+        data = config.split(private_log=run.private_log)
         check(config, data)
         config.check_roles()
-        design = Design.of(config, data.train)
+        design = Design.of(config, data)
         with ExitStack() as opened:
             ledger = opened.enter_context(open_ledger(config, data))
             check_heads(config, ledger, run)
             if config.privacy.delta is None and ledger.delta != design.target.delta:
-                design = Design.of(config, data.train, delta=ledger.delta)
+                design = Design.of(config, data, delta=ledger.delta)
             gateway = opened.enter_context(self._gateway(ledger))
             if design.sgd is not None:
                 print(describe(design))
@@ -68,6 +71,8 @@ class Training:
             asked = {role: vars(counts) for role, counts in gateway.counts().items()}
             records = training_records(data.train)
             refuse_shared(config, public, records, data.train, run)
+            if data.validation is not None:
+                refuse_shared(config, public, training_records(data.validation), data.validation, run)
             if public is not None:
                 identities["public set"] = {
                     "provider": public_name(config),
@@ -90,17 +95,32 @@ class Training:
             # Reserve the whole plan before anything is released.
             releases = design.releases(run.releases_as)
             reserve(ledger, run, partition=data.train.partition, share=design.target, releases=releases)
+            if design.selection is not None:
+                model_selection.reserve(ledger, run, design.selection, design.target)
             for role, identity in gateway.egress().items():
                 ledger.note(run.id, "egress", {"role": role, **vars(identity)})
             run.record(ledger_head=ledger.head())
 
+            kept = None
+            if config.selection.rule != "last":
+                device = chosen_device(config.performance.device)
+                kept = Candidates(run.private / "candidates", classes=design.shape.classes, device=device)
             bench = JobBench(
-                config=config, run=run, ledger=ledger, design=design, public=public, records=records, bars=self.bars
+                config=config,
+                run=run,
+                ledger=ledger,
+                design=design,
+                public=public,
+                records=records,
+                bars=self.bars,
+                candidates=kept,
             )
             invite(design, public, painted=isinstance(config.public, Painted))
             trained = config.trainer.train(design.sgd, bench)
-            self._publish(trained, design.shape)
-            self._assess(trained, data, gateway, ledger)
+            candidates = kept.all(trained.model, steps=design.sgd.cost.steps) if kept and design.sgd else []
+            model = self._chosen(trained.model, candidates, data, design, ledger)
+            self._publish(replace(trained, model=model), design.shape)
+            self._assess(trained, candidates, design.shape, data, gateway, ledger)
             run.record(
                 ledger_head=ledger.head(),
                 requests={"public set": asked},
@@ -115,15 +135,38 @@ class Training:
 
     # What is released.
 
+    def _chosen(
+        self, last: GenerativeModel, candidates: Sequence[Candidate], data: Split, design: Design, ledger: Ledger
+    ) -> GenerativeModel:
+        """The last model, or the one of the candidates that a choice is for."""
+        if not candidates:
+            return last
+        self.bars.stage("selection")
+        choice = model_selection.choose(
+            self._sets(candidates, design.shape),
+            names=[each.name for each in candidates],
+            data=data,
+            settings=self.config.selection,
+            seed=self.config.seed,
+            cost=design.selection,
+            ledger=ledger,
+            run=self.run,
+        )
+        return candidates[choice.index]
+
+    def _sets(self, candidates: Sequence[Candidate], shape: Shape) -> model_selection.Sets:
+        """The samples that each would release."""
+        labels = self._labels(shape)
+        return [(self._sampled(each, labels, each.name), labels) for each in candidates]
+
+    def _sampled(self, model: GenerativeModel, labels: np.ndarray, name: str) -> np.ndarray:
+        return model.sample(labels, seed=self.config.seed, progress=lambda done, total: self.bars(name, done, total))
+
     def _publish(self, trained: Trained, shape: Shape) -> None:
         """The model, then its samples; what is there already is not made again."""
         run, config = self.run, self.config
         if not (run.release / "model.json").exists():
-            description, weights = trained.model.saved()
-            description = {**description, "classes": list(shape.classes)}
-            durable.write_bytes(run.release / "model.npz", arrays.npz(weights))
-            failpoint("training-during-model")
-            durable.write_bytes(run.release / "model.json", (canonical(description) + "\n").encode())
+            store.save_model(run.release, trained.model, shape.classes)
         for title, (pixels, labels) in (trained.pictures or {}).items():
             folder = run.release / "pictures"
             folder.mkdir(exist_ok=True)
@@ -131,9 +174,7 @@ class Training:
         if not (run.release / "samples.npz").exists():
             labels = self._labels(shape)
             self.bars.stage("samples")
-            pixels = trained.model.sample(
-                labels, seed=config.seed, progress=lambda done, total: self.bars("model", done, total)
-            )
+            pixels = self._sampled(trained.model, labels, "model")
             failpoint("training-before-samples")
             store.save_images(run.release, pixels, labels, shape.classes, pictures=config.samples.pictures)
             failpoint("training-after-samples")
@@ -146,7 +187,15 @@ class Training:
         counts = shares.apportion(self.config.samples.count, share, shape.classes)
         return np.repeat(np.arange(len(shape.classes), dtype=np.int64), counts)
 
-    def _assess(self, trained: Trained, data: Split, gateway: Gateway, ledger: Ledger) -> None:
+    def _assess(
+        self,
+        trained: Trained,
+        choices: Sequence[Candidate],
+        shape: Shape,
+        data: Split,
+        gateway: Gateway,
+        ledger: Ledger,
+    ) -> None:
         run, config = self.run, self.config
         if (run.private / "scores.json").exists():
             return
@@ -167,14 +216,17 @@ class Training:
             ledger=ledger,
         )
         scores = bench.scores(candidates)
+        if config.selection.rule == "oracle":
+            names, settings = [each.name for each in choices], config.selection
+            scores += assess.of_oracle(
+                bench, self._sets(choices, shape), names=names, settings=settings, seed=config.seed
+            )
         failpoint("training-before-scores")
         assess.write_scores(run, scores)
 
     def _floor(self, model: GenerativeModel, labels: np.ndarray) -> np.ndarray:
         """As many images of the model that saw public data alone."""
-        pixels = model.sample(
-            labels, seed=self.config.seed, progress=lambda done, total: self.bars("public model", done, total)
-        )
+        pixels = self._sampled(model, labels, "public model")
         folder = self.run.release / "pictures"
         folder.mkdir(exist_ok=True)
         shown = np.concatenate([np.flatnonzero(labels == label)[:PICTURES_OF_A_LABEL] for label in np.unique(labels)])

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..data.training_records import TrainingRecords
 from ..privacy import arrays, durable
 from ..privacy.ledger import Ledger, assist
 from ..privacy.mechanism import CalibratedMechanism
 from ..privacy.private import Private
-from ..trainers import dp_sgd
+from ..trainers import dp_sgd, gradients
 from ..trainers.contract import Arrays, GenerativeModel, Progress, PublicImages
 from ..trainers.workspace import Workspace, chosen_device
 from . import several
@@ -24,7 +25,8 @@ from .progress import Bars
 from .run import Event, Run
 from .stages import Stages
 from .train import TrainConfig
-from .training_design import Design, gradient_chunk, micro_batch
+from .training_candidates import Candidates
+from .training_design import Design, candidate_steps, checkpoint_every, gradient_chunk, micro_batch, preview_every
 
 PREVIEWED = 80
 """About how many images a preview has, over all classes."""
@@ -43,7 +45,9 @@ class JobBench:
         public: PublicImages | None,
         records: Private[TrainingRecords],
         bars: Bars,
+        candidates: Candidates | None,
     ) -> None:
+        """`candidates`: where models that are shown are kept, for a choice between them; None: none is made."""
         self.shape = design.shape
         self.seed = config.seed
         self.public = public
@@ -58,6 +62,8 @@ class JobBench:
         self.compiled = config.performance.compile
         self._stages = Stages(cache_folder(config.performance).parent / ".stages")
         self._finished: dict[str, Arrays] = {}
+        self._candidates = candidates
+        self._training: dp_sgd.Training | None = None
 
     @property
     def progress(self) -> Callable[[str, int, int], None]:
@@ -83,6 +89,7 @@ class JobBench:
         asked = hashlib.sha256(canonical(question).encode()).hexdigest()
         if isinstance(mechanism, dp_sgd.Training):
             attempts = self._ledger.book.attempts(name_of_release)
+            self._training = mechanism
             several.share({"help": not attempts or attempts[-1].outcome != "released"})
             released = dp_sgd.release_training(
                 self._ledger, mechanism, self._records, name=name_of_release, question=asked
@@ -95,28 +102,40 @@ class JobBench:
         return released
 
     def workspace(self, name: str, *, model: Callable[[Arrays], GenerativeModel] | None = None) -> Workspace:
-        performance = self._performance
+        performance, sgd = self._performance, self._design.sgd
         return Workspace(
             folder=self._run.private / name,
             device=self.device,
             engine=performance.gradients,
             micro_batch=micro_batch(self._config, self._design),
             chunk=gradient_chunk(self._config, self._design),
-            checkpoint_every=performance.checkpoint_every,
-            preview_every=0 if model is None else self._preview_every(),
+            checkpoint_every=checkpoint_every(self._config),
+            preview_every=0 if model is None or sgd is None else preview_every(self._config, sgd.cost.steps),
             preview=None if model is None else lambda step, weights: self._show(step, model(weights)),
-            progress=lambda step, steps: self._bars("steps", step, steps),
+            progress=lambda step, steps: self._moved(step, steps, model),
         )
 
-    def _preview_every(self) -> int:
-        """Steps between previews: whole checkpoints, so that about as many fit as are asked for."""
-        wanted, every = self._config.samples.previews, self._performance.checkpoint_every
-        if not wanted or self._design.sgd is None:
-            return 0
-        return max(1, round(self._design.sgd.cost.steps / (wanted + 1) / every)) * every
+    def _moved(self, step: int, steps: int, model: Callable[[Arrays], GenerativeModel] | None) -> None:
+        """Tell; and in the first step from a checkpoint, keep its model, if an earlier process was killed between the two."""
+        self._bars("steps", step, steps)
+        training = self._training
+        if training is None or model is None or self._candidates is None:
+            return
+        resumed = training.workspace.resumed
+        if resumed is not None and resumed.step == step - 1:
+            average = torch.from_numpy(resumed.arrays["ema"])
+            named = gradients.unflatten(average, training.task.module, training.task.trained)
+            self._keep(resumed.step, lambda: model({name: value.numpy() for name, value in named.items()}))
+
+    def _keep(self, step: int, model: Callable[[], GenerativeModel]) -> None:
+        """As a candidate, if the model after this step is one and is not kept yet."""
+        kept = self._candidates
+        if kept is not None and step in candidate_steps(self._config, self.shape) and not kept.holds(step):
+            kept.keep(step, model())
 
     def _show(self, step: int, model: GenerativeModel) -> None:
         """A grid of samples of a durable checkpoint, in a new folder under `iterations/`."""
+        self._keep(step, lambda: model)
         classes = np.arange(min(len(self.shape.classes), PREVIEWED), dtype=np.int64)
         labels = np.repeat(classes, max(1, PREVIEWED // len(self.shape.classes)))
         pixels = model.sample(labels, seed=self.seed)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..data.private_set import PrivateSet, Split
 from ..privacy.accounting import check_delta, default_delta, epsilon
 from ..privacy.ledger import PlannedRelease
-from ..privacy.mechanism import Cost, PrivacyTarget, calibrate
+from ..privacy.mechanism import Cost, PrivacyTarget, PureEpsilon, calibrate
 from ..trainers.contract import Shape
 from .job import InputError
 from .train import TrainConfig
@@ -34,19 +34,21 @@ class Design:
     target: PrivacyTarget
     sgd: NoisySGD | None
     queries: tuple[tuple[str, Any], ...]
+    selection: PureEpsilon | None = None
+    """Of the choice between the models, on a partition of its own; None: it reads no private record."""
 
     @classmethod
-    def of(cls, config: TrainConfig, data: PrivateSet, *, delta: float | None = None) -> Design:
+    def of(cls, config: TrainConfig, data: Split, *, delta: float | None = None) -> Design:
         """Queries at the noise of their settings, the training calibrated beside them. Raises ValueError."""
-        shape = shape_of(data)
+        shape = shape_of(data.train)
         privacy = config.privacy
         target = PrivacyTarget(
             epsilon=privacy.epsilon,
-            delta=privacy.delta or delta or default_delta(data.count),
+            delta=privacy.delta or delta or default_delta(data.registered.count),
             unit=privacy.unit,
             relation=privacy.relation,
         )
-        check_delta(target.delta, data.count)
+        check_delta(target.delta, shape.slots)
         queries = config.trainer.queries(shape)
         training = config.trainer.dp_sgd(shape)
         beside, fixed = [cost for _, cost in queries], config.trainer.fixed_noise
@@ -55,7 +57,8 @@ class Design:
             sgd = affordable(training, fixed, target, beside)
         elif training is not None:
             sgd = calibrate(training, target, beside=beside)
-        return cls(shape=shape, target=target, sgd=sgd, queries=queries)
+        selection = config.selection.cost([*beside, *([] if sgd is None else [sgd.cost])], target)
+        return cls(shape=shape, target=target, sgd=sgd, queries=queries, selection=selection)
 
     def releases(self, prefix: str) -> tuple[PlannedRelease, ...]:
         """Every release of the run, in order."""
@@ -115,6 +118,50 @@ def check(config: TrainConfig, data: Split) -> None:
         raise InputError(f"[public]: {config.trainer.kind} starts from a public set; name one")
     if config.samples.shares != "uniform" and set(config.samples.shares) != set(data.train.classes):
         raise InputError("samples.shares: give one share for each class, under its name")
+    config.selection.check(config, data)
+    if config.selection.rule != "last":
+        _check_candidates(config, shape_of(data.train))
+
+
+def _check_candidates(config: TrainConfig, shape: Shape) -> None:
+    """Refuse a choice that would be between the last model and nothing, or by no image."""
+    rule, count = config.selection.rule, config.samples.count
+    if not config.samples.previews:
+        raise InputError(
+            f"selection.rule: {rule!r} is a choice between models that are shown on the way, and samples.previews = 0 shows "
+            'none; raise it, or take "last"'
+        )
+    if not candidate_steps(config, shape):
+        raise InputError(
+            f"performance.checkpoint_every: {checkpoint_every(config)} is too many steps for a model to be shown "
+            f"before the last one, and selection.rule = {rule!r} is a choice between these; lower it"
+        )
+    if rule == "synthetic" and int(config.selection.share * count) == 0:
+        raise InputError(
+            f"selection.share: {config.selection.share:g} of {count} samples leaves none to choose by; raise it"
+        )
+
+
+def checkpoint_every(config: TrainConfig) -> int:
+    """Steps between checkpoints. Two at least where models are kept for a choice.
+
+    One that was lost with its process is kept in the step after its checkpoint, while that is still the newest.
+    """
+    every = config.performance.checkpoint_every
+    return every if config.selection.rule == "last" else max(2, every)
+
+
+def preview_every(config: TrainConfig, steps: int) -> int:
+    """Steps between previews: whole checkpoints, so that about as many fit as are asked for; 0: there are none."""
+    wanted, every = config.samples.previews, checkpoint_every(config)
+    return max(1, round(steps / (wanted + 1) / every)) * every if wanted else 0
+
+
+def candidate_steps(config: TrainConfig, shape: Shape) -> range:
+    """After which steps of the training a model is shown that is not the last."""
+    training = config.trainer.dp_sgd(shape)
+    every = 0 if training is None else preview_every(config, training.steps)
+    return range(every, training.steps, every) if training is not None and every else range(0)
 
 
 def micro_batch(config: TrainConfig, design: Design) -> int:

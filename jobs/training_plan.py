@@ -11,11 +11,13 @@ import time
 
 import numpy as np
 
+from ..data.private_set import Split
 from ..privacy.accounting import epsilon
 from ..privacy.mechanism import Relation
 from ..trainers.course import DiffusionMethod
+from . import model_selection
 from .train import Painted, TrainConfig
-from .training_design import Design, check, gradient_chunk, micro_batch
+from .training_design import Design, candidate_steps, check, gradient_chunk, micro_batch
 
 MEASURED_S = 4.0
 """About how long a network of any size is timed."""
@@ -23,16 +25,17 @@ MEASURED_S = 4.0
 
 def text(config: TrainConfig) -> str:
     """The plan, for a reader. Raises InputError or ValueError where the job cannot run as it is written."""
-    data = config.data.load()
+    data = config.split()
     check(config, data)
     config.check_roles()
-    design = Design.of(config, data.train)
+    design = Design.of(config, data)
     return "\n".join(
         [
             f"train ({config.trainer.kind}) on {data.train.name}: {data.train.count:,} private slots, "
             f"{len(data.train.classes)} classes",
             "",
             *_privacy(design),
+            *_selection(config, design, data),
             "",
             *_public(config),
             "",
@@ -60,6 +63,14 @@ def _privacy(design: Design) -> list[str]:
             f"(rate {cost.probability:.4f}), noise multiplier {cost.noise_multiplier:.4f}"
         )
     return lines
+
+
+def _selection(config: TrainConfig, design: Design, data: Split) -> list[str]:
+    lines = model_selection.plan_lines(config.selection, design.selection, data)
+    if not lines:
+        return []
+    steps = [*candidate_steps(config, design.shape), design.sgd.cost.steps if design.sgd is not None else 0]
+    return [*lines, f"  it is one of {len(steps)} models, after {', '.join(f'{step:,}' for step in steps)} steps"]
 
 
 def _public(config: TrainConfig) -> list[str]:

@@ -112,7 +112,7 @@ def _halvings(noise_share: Callable[[float], float]) -> int | None:
 
 def _said(by_noise: float, expected: float, scale: float, verdict: Verdict) -> str:
     opening = {
-        "fine": "The votes stand out from the noise",
+        "fine": "The votes outweigh the noise for most winners",
         "weak": "The votes are weak against the noise",
         "cannot work": "This cannot work, for the noise drowns the votes",
     }[verdict]
@@ -129,7 +129,8 @@ def _way_out(smaller: int | None, quieter: int | None, candidates: int, iteratio
     if quieter is not None:
         ways.append(f"give about {2**quieter} times the epsilon")
         if iterations >= 4**quieter:
-            ways.append(f"run {iterations // 4**quieter} iterations instead of {iterations}")
+            fewer = iterations // 4**quieter
+            ways.append(f"run {fewer} iteration{'s' if fewer > 1 else ''} instead of {iterations}")
     if not ways:
         return " These voters are too few at this noise, whatever the settings: use more records or much more epsilon."
     return f" To help: {', or '.join(ways)}."

@@ -201,9 +201,9 @@ class Ledger:
     # What it does.
 
     def note(self, run: str, kind: str, body: Mapping[str, JSON]) -> None:
-        """Chain a public fact: `egress`, `assumption` ({"text"}) or `disclosed` ({"partition", "figures": how many}).
+        """Chain a public fact: `egress`, `assumption` ({"text"}) or `disclosed` ({"partition", "figures": 1}).
 
-        The first two once each; every disclosure counts.
+        The first two once each. Every time that figures are shown counts as one: how many they were depends on the records.
         """
         if kind not in NOTES:
             raise LedgerError(f"{kind!r} is no kind of note; the kinds are {', '.join(NOTES)}")
@@ -211,9 +211,8 @@ class Ledger:
         if kind == "assumption" and not isinstance(fields.get("text"), str):
             raise LedgerError('an assumption is noted as {"text": ...}')
         if kind == "disclosed":
-            figures = fields.get("figures")
-            if not isinstance(fields.get("partition"), str) or not isinstance(figures, int) or figures < 1:
-                raise LedgerError('a disclosure is noted as {"partition": ..., "figures": how many}')
+            if not isinstance(fields.get("partition"), str) or fields.get("figures") != 1:
+                raise LedgerError('a disclosure is noted as {"partition": ..., "figures": 1}')
         elif any((note.run, note.kind, note.body) == (run, kind, fields) for note in self._book.notes):
             return
         self._append(Draft(kind=kind, run=run, body=fields))

@@ -114,7 +114,7 @@ class Attempt:
 
 @dataclass(frozen=True, kw_only=True)
 class Reserved:
-    """A plan in the ledger. `figures_before`: unprotected figures of its partition that had been shown by then."""
+    """A plan in the ledger. `figures_before`: how often unprotected figures of its partition had been shown by then."""
 
     plan: Plan
     figures_before: int
@@ -282,7 +282,7 @@ class Book:
         return sorted(names - {SYSTEM_NOISE})
 
     def figures_shown(self, partition: str) -> int:
-        """How many unprotected figures of a partition were shown so far."""
+        """How often unprotected figures of a partition were shown so far; how many they were depends on its records."""
         return sum(
             note.body["figures"]
             for note in self.notes
@@ -299,6 +299,15 @@ class Book:
     def runs(self, partition: str) -> list[str]:
         """The runs whose plans release from a partition, in the order of their plans."""
         return [run for run, reserved in self.plans.items() if reserved.plan.partition == partition]
+
+    def plans_of(self, run: str) -> list[str]:
+        """The run's plan, and its plans of further partitions, which are named RUN-PARTITION: a slot is under one of them."""
+        return [run, *(name for name, each in self.plans.items() if name == f"{run}-{each.plan.partition}")]
+
+    def run_of(self, plan: str) -> str:
+        """The run whose plan of a further partition this is, or the plan's own name."""
+        run = plan.removesuffix(f"-{self.plans[plan].plan.partition}")
+        return run if run in self.plans else plan
 
     def epsilon(self, run: str, delta: float, relation: Relation | None = None) -> float:
         """Epsilon of the run's plan alone, attempts included, at `delta`; under the ledger's relation by default."""
@@ -324,6 +333,17 @@ class Book:
             epsilon=max((loss.epsilon for loss in losses), default=0.0),
             delta=max((loss.delta for loss in losses), default=0.0),
             runs=sum(loss.runs for loss in losses),
+            total=self.terms.total,
+        )
+
+    def spent_wherever(self, partition: str) -> Loss:
+        """As `spent`, for a slot that another run may have put elsewhere: of each run, the dearer of its partitions."""
+        runs = dict.fromkeys(map(self.run_of, self.runs(partition)))
+        shares = [[self.plans[plan].plan.share for plan in self.plans_of(run)] for run in runs]
+        return Loss(
+            epsilon=_sum(max(share.epsilon for share in each) for each in shares),
+            delta=_sum(max(share.delta for share in each) for each in shares),
+            runs=len(runs),
             total=self.terms.total,
         )
 

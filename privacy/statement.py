@@ -206,10 +206,9 @@ def _document(
     plan, partition = book.plans[run].plan, book.plans[run].plan.partition
     alone, together = _alone(book, run), _together(book, partition)
     partitions = [_together(book, name) for name in book.partitions]
-    maximum = {
-        key: max((figure[key] for figure in partitions), key=float) for key in ("epsilon", "delta", "replace_one")
-    }
-    # A slot lies in one partition, which may be any.
+    at_most = [*partitions, *(_wherever(book, name) for name in book.partitions)]
+    maximum = {key: max((figure[key] for figure in at_most), key=float) for key in ("epsilon", "delta", "replace_one")}
+    # A slot lies in one partition of a run, which may be any, and another in the next.
     stated = alone if terms.purpose == "benchmark" else maximum
     releases = [_release(book, of, name.name) for of in book.plans for name in book.plans[of].plan.releases]
     document: dict[str, Any] = {
@@ -269,14 +268,14 @@ def _document(
 
 
 def _alone(book: Book, run: str) -> dict[str, Any]:
-    """What the run's own plan costs: at its delta, and at others."""
-    share, terms = book.plans[run].plan.share, book.terms
+    """What the run costs a slot, in whichever of its partitions it lies: at its delta, and at others."""
+    share, terms, plans = book.plans[run].plan.share, book.terms, book.plans_of(run)
     deltas = sorted({share.delta, 1e-5, 1e-6, 1 / terms.slots**2} - {1.0}, reverse=True)
     table = [
         {
             "delta": delta,
-            "epsilon": _number(book.epsilon(run, delta)),
-            "replace_one": _number(book.epsilon(run, delta, Relation.REPLACE_ONE)),
+            "epsilon": _number(max(book.epsilon(plan, delta) for plan in plans)),
+            "replace_one": _number(max(book.epsilon(plan, delta, Relation.REPLACE_ONE) for plan in plans)),
         }
         for delta in deltas
     ]
@@ -300,6 +299,23 @@ def _together(book: Book, partition: str) -> dict[str, Any]:
         "replace_one": _number(
             math.fsum(book.epsilon(run, share.delta, Relation.REPLACE_ONE) for run, share in shares.items())
         ),
+    }
+
+
+def _wherever(book: Book, partition: str) -> dict[str, Any]:
+    """The same for a slot that another run may have put elsewhere: of each run, the dearer of its partitions."""
+    runs = list(dict.fromkeys(map(book.run_of, book.runs(partition))))
+    if len(runs) == 1:
+        return _alone(book, runs[0])
+    spent, plans = book.spent_wherever(partition), [book.plans_of(run) for run in runs]
+    replaced = (
+        max(book.epsilon(plan, book.plans[plan].plan.share.delta, Relation.REPLACE_ONE) for plan in each)
+        for each in plans
+    )
+    return {
+        "epsilon": _number(math.inf if book.doubles([plan for each in plans for plan in each]) else spent.epsilon),
+        "delta": spent.delta,
+        "replace_one": _number(math.fsum(replaced)),
     }
 
 
@@ -415,7 +431,7 @@ def _claim(document: Mapping[str, Any]) -> str:
         f"Assumes: {'modified' if '+' in commit else 'unmodified'} code at commit {commit}; ledger not rolled back or copied; private folder, failed attempts, "
         "timing and sizes unseen; every model and public set made without these records or by an entry of this ledger; "
         "prompts, settings and the choice of what to publish made without looking at private records or unprotected figures "
-        f"({document['unprotected_figures']['before_this_plan']} shown before this plan)"
+        f"(shown {document['unprotected_figures']['before_this_plan']} times before this plan)"
         + "".join(f"; {assumption}" for assumption in document["assumptions"])
         + f". Not covered: what trusted roles received ({trusted}), the test partition, provider logs."
     )
@@ -447,7 +463,9 @@ def _text(document: Mapping[str, Any]) -> str:
     lines.append("  The test partition has no guarantee once its exact scores leave.")
     lines += ["", "Runs so far, each with its share:"]
     for run in document["runs"]:
-        after = f", made after {run['unprotected_figures_before']} unprotected figures of the voting set were shown"
+        after = (
+            f", made after unprotected figures of the voting set were shown {run['unprotected_figures_before']} times"
+        )
         lines.append(
             f"  {run['run']}: ({_shown(run['share']['epsilon'])}, {_shown(run['share']['delta'])}) of {run['partition']}, "
             f"{run['releases']} releases{after if run['unprotected_figures_before'] else ''}"
@@ -459,7 +477,7 @@ def _text(document: Mapping[str, Any]) -> str:
         lines.append(
             f"  left of the owner's total: ({_shown(sums['left']['epsilon'])}, {_shown(sums['left']['delta'])})"
         )
-    lines.append(f"  unprotected figures of the voting set shown by now: {figures['shown_by_now']}")
+    lines.append(f"  unprotected figures of the voting set were shown {figures['shown_by_now']} times by now")
     lines += ["", "Every event:"]
     for release in document["releases"]:
         cost = ", ".join(f"{key} {value}" for key, value in release["cost"].items() if key != "kind")

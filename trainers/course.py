@@ -428,7 +428,7 @@ BASE: Mapping[Profile, Mapping[str, Any]] = {
         "sampling": {"guidance": 1.0},
     },
     "small": {
-        "network": "tiny",
+        "network": "patched",
         "expected_batch": 1024,
         "epochs": 2,
         "multiplicity": 1,

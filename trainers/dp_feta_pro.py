@@ -37,7 +37,7 @@ FREQUENCY: Mapping[Profile, Mapping[str, Any]] = {
         "width": 16,
         "steps": 1200,
         "count": 6000,
-        "fit": {"steps": 800, "batch": 64, "learning_rate": 1e-3},
+        "fit": {"steps": 2000, "batch": 64, "learning_rate": 1e-3},
     },
     "paper": {
         "kind": "feature-means",

@@ -175,7 +175,7 @@ class Script(BaseModel):
             table = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            raise ScriptError(f"{path}: cannot be read: {reason}") from None
+            raise ScriptError(f"{path}: cannot be read: {reason}; name a TOML file, or leave --script out") from None
         except tomllib.TOMLDecodeError as error:
             raise ScriptError(f"{path}: not valid TOML: {error}") from None
         return _parsed(table, str(path))

@@ -18,7 +18,7 @@ from typing import Any
 from ...privacy import durable
 from ..metric import SHARE
 from .content import ReportError
-from .plots import Plot, points_of, said
+from .plots import LEVELS, Plot, points_of, said
 
 PACKAGE = "vl-convert-python"
 HINT = "its plots are static; for interactive ones: pip install 'privolve[report]', then privolve report"
@@ -84,7 +84,13 @@ def spec(drawn: Plot) -> dict[str, Any]:
             "nice": False,
             **({} if drawn.logarithmic else {"zero": False}),
         },
-        "axis": {"grid": False, "format": ",.5~g", "tickCount": 6, "labelOverlap": "greedy"},
+        "axis": {
+            "grid": False,
+            "format": ",.5~g",
+            "tickCount": 6,
+            "labelOverlap": "greedy",
+            **({"tickMinStep": 1} if curve.x_label == "iteration" else {}),
+        },
     }
     y = {
         "field": "y",
@@ -178,5 +184,5 @@ def _colour(look: str, place: int) -> str:
 
 def _dash(look: str, place: int) -> list[int]:
     if look == "level":
-        return [[2, 4], [9, 4]][place % 2]
+        return [[2, 4], [9, 4], [9, 4, 2, 4], [18, 4]][place % LEVELS]
     return [[1, 0], [6, 3], [2, 3], [9, 4, 2, 4]][place % 4]

@@ -77,12 +77,26 @@ class Row:
         return any(tile.caption for tile in self.tiles)
 
 
+READ_AS = {
+    "median distance to the nearest private record": "far below that of held-out records would be copying",
+    "share nearer than held-out records": "50 % would be as near as they are",
+    "membership AUC": "guessing reaches 50 %",
+    "membership balanced accuracy": "guessing reaches 50 %",
+    "members found": "guessing finds no larger share than its false alarms",
+}
+"""What to compare the figures with whose names begin so, where no other row says it."""
+
+
 @dataclass(frozen=True)
 class Column:
     """Scores that may be compared: each as text, with its interval, and its bar in [0, 100] where there is a scale for one."""
 
     first: Score
     rows: tuple[tuple[Score, str, str, float | None], ...]
+
+    @property
+    def read_as(self) -> str:
+        return next((said for begins, said in READ_AS.items() if self.first.name.startswith(begins)), "")
 
 
 def _top(values: Iterable[float]) -> float:

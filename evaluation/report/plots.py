@@ -29,6 +29,9 @@ MARKS = (
 """Circle, square, triangle, diamond, triangle downwards, plus: series differ by shape and dashes, not by colour alone."""
 RING, CROSS = "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0Z", "M-3.6-3.6L3.6 3.6M3.6-3.6L-3.6 3.6"
 
+LEVELS = 4
+"""So many levels have dashes of their own: two floors and a ceiling must be told apart."""
+
 
 @dataclass(frozen=True)
 class Tick:
@@ -54,7 +57,8 @@ class Line:
     @property
     def style(self) -> str:
         """Its class in the stylesheet."""
-        return f"line-{min(self.place, 7)}" if self.look == "line" else f"{self.look} {self.look}-{self.place % 2}"
+        kinds = LEVELS if self.look == "level" else 2
+        return f"line-{min(self.place, 7)}" if self.look == "line" else f"{self.look} {self.look}-{self.place % kinds}"
 
 
 @dataclass(frozen=True)

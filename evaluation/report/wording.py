@@ -53,9 +53,9 @@ def percent(share: float) -> str:
 
 
 def in_unit(value: float, score: Score) -> str:
-    """A value of the score's kind: its own, or one end of its interval."""
+    """A value of the score's kind: its own, or one end of its interval. Shares have one decimal, to be compared in a column."""
     if score.unit == SHARE:
-        return percent(value)
+        return f"{_minus(f'{value:.1%}'.removesuffix('%'))} %" if abs(value) >= 0.001 or not value else percent(value)
     return figure(value) + (f" {score.unit}" if score.unit else "")
 
 

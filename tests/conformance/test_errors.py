@@ -34,7 +34,7 @@ def test_what_is_not_there_is_told_in_a_line_within_a_second(case, config, adapt
 def test_an_option_that_is_none_is_told_with_those_there_are(case, config, tools) -> None:
     with pytest.raises(AdapterConfigError, match="'no_such_option' is not a setting of kind") as caught:
         config({"no_such_option": 1})
-    assert "Its settings: " in the_line_of_any_length(caught)
+    assert "its settings: " in the_line_of_any_length(caught)
 
 
 def the_line_of_any_length(caught: pytest.ExceptionInfo[Exception]) -> str:

@@ -79,7 +79,7 @@ def test_a_wrong_table_is_one_line_that_says_where(package) -> None:
     package({"fake": "another_source:FakeConfig"})
     for table, words in (
         ({"kind": "fake", "colour": "red"}, "no setting 'colour'; its settings are channels, classes"),
-        ({"kind": "fake", "holdout": 2}, "holdout: Input should be less than 1, not 2"),
+        ({"kind": "fake", "holdout": 2}, "holdout: input should be less than 1, not 2"),
         ({"kind": "fake", "size": "large"}, "size: "),
         ({"kind": "fake", "slots": [5, 3]}, "needs start < stop"),
     ):

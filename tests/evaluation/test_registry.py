@@ -83,11 +83,13 @@ def test_no_items_are_one_line_that_names_them(kind: str) -> None:
 
 def test_a_table_sets_what_the_metric_has_and_nothing_else() -> None:
     assert getattr(registry.parse({"kind": "precision-recall", "k": 5}), "k") == 5  # noqa: B009
-    with pytest.raises(MetricError, match=r"metric 'precision-recall': 'K' is not one of its settings\. .*: k\."):
+    with pytest.raises(
+        MetricError, match=r"metric 'precision-recall': 'K' is not one of its settings; its settings: k\."
+    ):
         registry.parse({"kind": "precision-recall", "K": 5})
     with pytest.raises(MetricError, match="metric 'precision-recall': k: "):
         registry.parse({"kind": "precision-recall", "k": 0})
-    with pytest.raises(MetricError, match=r"no metric of kind 'fidd'\. Known kinds: authenticity, "):
+    with pytest.raises(MetricError, match=r"no metric of kind 'fidd'; known kinds: authenticity, "):
         registry.parse("fidd")
     with pytest.raises(MetricError, match="`kind` must name a metric"):
         registry.parse({"k": 5})

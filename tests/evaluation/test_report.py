@@ -242,6 +242,22 @@ def test_a_comparison_of_nothing_and_of_one_cell_are_pages(comparison_of: MakeCo
             whole(comparison_page.render(shown, public_only=public_only, library=LIBRARY), scripts=0)
 
 
+def test_what_a_run_measured_beside_itself_is_public_only_with_a_figure_that_is(comparison_of: MakeComparison) -> None:
+    """Whether a private figure could be computed depends on private records."""
+    comparison = comparison_of()
+    (group,) = comparison.groups
+    scores = group.cells[1].scores
+    private = tuple(each for each in scores if not each.protected)
+    beside = [
+        dataclasses.replace(group.cells[1], name=f"run: {name}", method=name, folder="run", scores=figures)
+        for name, figures in (("measured", scores), ("hidden", private), ("impossible", ()))
+    ]
+    own = dataclasses.replace(group.cells[1], name="run", method="own", folder="run", scores=private)
+    shown = dataclasses.replace(comparison, groups=(dataclasses.replace(group, cells=(own, *beside)),))
+    assert [each.method for each in shown.public().cells] == ["own", "measured"]
+    assert [each.method for each in shown.cells] == ["own", "measured", "hidden", "impossible"]
+
+
 def test_a_comparison_that_was_written_makes_the_same_page(comparison_of: MakeComparison) -> None:
     comparison = comparison_of()
     for shown in (comparison, comparison.public()):
@@ -378,6 +394,25 @@ def test_the_public_copy_is_the_same_whatever_was_withheld(page_of: MakePage) ->
     )
     assert render(other, public_only=True) == render(data, public_only=True)
     assert render(other, public_only=False) != render(data, public_only=False)
+
+
+def test_two_floors_and_a_ceiling_have_dashes_of_their_own() -> None:
+    levels = [
+        Series(name=name, x=(1.0, 3.0), y=(height, height), look="level")
+        for name, height in zip("abc", (1.0, 2.0, 3.0), strict=True)
+    ]
+    drawn = plot(Curve(title="c", x_label="epsilon", y_label="y", protected=True, series=tuple(levels)))
+    assert len({line.style for line in drawn.lines}) == 3
+    assert len({tuple(interactive._dash(line.look, line.place)) for line in drawn.lines}) == 3
+
+
+def test_shares_have_one_decimal_and_evidence_says_what_guessing_reaches() -> None:
+    auc = Score(
+        name="membership AUC by distance", subject="final", value=0.5, protected=True, unit="share", interval=(0.4, 0.6)
+    )
+    page = render(ReportData(title="t", scores=(auc,)), public_only=True)
+    assert "50.0 %" in page and "guessing reaches 50 %" in page
+    assert "40.0 % to 60.0 %, 95 % interval" in page and "1 seeds" not in page
 
 
 def test_scores_of_two_networks_or_references_stand_in_two_tables() -> None:

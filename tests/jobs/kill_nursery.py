@@ -34,7 +34,7 @@ def prepare(job: dict[str, Any]) -> None:
     loop.CHECKPOINT_EVERY_S = 0.0  # Every step of a public stage is kept.
     for path in job["warm"]:
         config = jobs.load(Path(path))
-        training_design.Design.of(config, config.data.load().train)  # type: ignore[arg-type]
+        training_design.Design.of(config, config.split())  # type: ignore[arg-type]
 
 
 def child(task: dict[str, Any], answer: Path) -> int:

@@ -11,6 +11,7 @@ import pytest
 from privolve import __version__
 from privolve.adapters.contract import AdapterError, AdapterUnavailable, Stopped, Transient
 from privolve.cache.store import StoreDamaged, StoreFull
+from privolve.cli import main
 from privolve.jobs.errors import exit_code, one_line
 from privolve.privacy.ledger import BudgetExceeded, LedgerBusy, LedgerWriteError
 from privolve.privacy.private import OperationalError, PrivateStageError
@@ -44,7 +45,7 @@ def test_the_version_is_printed(work) -> None:
 def test_an_unknown_command_or_option_is_wrong_input(work, arguments: list[str]) -> None:
     outcome = work(*arguments)
     assert (outcome.code, outcome.out) == (2, "")
-    assert "error:" in outcome.err.splitlines()[-1]
+    assert "--help` says what there is" in outcome.line
 
 
 def test_adapters_and_data_are_listed_without_being_imported() -> None:
@@ -142,14 +143,36 @@ def test_init_writes_a_job_that_can_be_planned(work, kind: str) -> None:
     assert work("plan", "new.toml").code == 0
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("rnu", "job.toml"), "invalid choice: 'rnu'; did you mean 'run'? `privolve --help` says what there is"),
+        (("cache", "stat"), "invalid choice: 'stat'; did you mean 'stats'? `privolve cache --help`"),
+        (("evaluate", "x"), "required: --data; `privolve evaluate --help`"),
+        (("serve", "job.toml", "--port", "x"), "invalid int value: 'x'; `privolve serve --help`"),
+        (("compare",), "required: SUITE.toml | RUN; `privolve compare --help`"),
+    ],
+)
+def test_a_wrong_command_line_is_said_in_a_line_with_the_way_out(arguments, said: str, capsys) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("privolve: ") and said in line
+
+
 def test_init_never_writes_over_a_file_and_refuses_what_it_does_not_know(work) -> None:
     (work.folder / "new.toml").write_text("mine")
     outcome = work("init", "dpiti", "--out", "new.toml")
     assert outcome.code == 2
     assert "exists already" in outcome.line
     assert (work.folder / "new.toml").read_text() == "mine"
+    (work.folder / "empty").mkdir()
     for arguments, said in (
-        (("dpity",), "'dpity' is no job kind"),
+        (("dpity",), "'dpity' is no job kind; did you mean 'dpiti'?"),
+        (("train",), "there is no starter for 'train': copy a file of it from examples/digits"),
+        (("dp-feta",), "there is no starter for 'dp-feta': copy a file of it from examples/digits"),
+        (("image-pe", "--data", "empty"), "the set is empty: it has no slot; check `path`"),
         (("dpiti", "--data", "nowhere"), "nowhere: there is no such file or folder"),
         (("dpiti", "--data", "new.toml"), "no source reads this"),
         (("dpiti", "--out", "no/such/folder.toml"), "cannot be written"),

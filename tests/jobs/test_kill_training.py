@@ -285,7 +285,10 @@ def artefacts(run: Path) -> dict[str, bytes]:
 
 def test_the_failpoints_of_trainings_are_those_that_are_killed_at_here() -> None:
     root = NURSERY.parent.parent.parent
-    places = [*(root / "trainers").rglob("*.py"), root / "jobs" / "stages.py", root / "jobs" / "training.py"]
+    places = [
+        *(root / "trainers").rglob("*.py"),
+        *(root / "jobs" / f"{name}.py" for name in ("stages", "store", "training")),
+    ]
     named = {name for path in places for name in re.findall(r'failpoint\("([^"]+)"', path.read_text(encoding="utf-8"))}
     assert named <= {point.partition(":")[0] for point in IN_ORDER}
     assert {point.partition(":")[0] for point in FEW} <= {point.partition(":")[0] for point in IN_ORDER}

@@ -116,7 +116,10 @@ def test_a_host_without_a_name_server_is_one_line(work) -> None:
         (openai("http://127.0.0.1:9/v1", more='provider = "nobody"'), "the known providers are azure, compatible"),
         (openai("http://example.com/v1"), "must be https"),
         (openai("https://user:secret@example.com/v1"), "keys stay in the environment"),
-        ('{ kind = "opnai", model = "m" }', "there is no adapter of kind 'opnai'. Known kinds: "),
+        (
+            '{ kind = "opnai", model = "m" }',
+            "there is no adapter of kind 'opnai'; did you mean 'openai'? known kinds: ",
+        ),
         ('{ kind = "dashscope", model = "qwen3.7-plus" }', "adapters.writer: adapters.region: Field required"),
         (f'{{ kind = "openai", model = "m", api_key_env = "{KEY}" }}', "adapters.writer: adapters.api_key_env: "),
         (f'{{ kind = "openai", model = "m", api_key = "{KEY}" }}', "'api_key' is not a setting of kind 'openai'"),

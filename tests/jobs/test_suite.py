@@ -333,7 +333,11 @@ def test_cells_that_the_time_limit_leaves_are_said_and_run_by_the_next_call(work
     [
         ("epsilons", "epsilon", "epsilon: unknown key; did you mean 'epsilons'?"),
         ("iterations = 1", "iteration = 1", "methods.pe: evolution.iteration: unknown key; did you mean 'iterations'?"),
-        ('kind = "image-pe"', 'kind = "image-ep"', "methods.pe: kind: 'image-ep' is no job kind; use one of"),
+        (
+            'kind = "image-pe"',
+            'kind = "image-ep"',
+            "methods.pe: kind: 'image-ep' is no job kind; did you mean 'image-pe'?",
+        ),
         ('kind = "floor"', 'kind = "floor"\nof = "dpdm"', "methods.floor: of = 'dpdm' is no method of this suite"),
         ('kind = "ceiling"', 'kind = "ceiling"\nof = "pe"', "methods.ceiling: 'of' is not a setting of a ceiling"),
         ('kind = "image-pe"', 'kind = "image-pe"\nseed = 3', "methods.pe: 'seed' is the suite's to set"),

@@ -36,19 +36,38 @@ WRONG = {
         {"adapters": '{ painter = { kind = "glyphs", font = "x" }, eye = { kind = "pixels" } }'},
         "'font' is not a setting of kind 'glyphs'",
     ),
+    "an adapter's key nearly right": (
+        {"adapters": f'{{ painter = {{ kind = "glyphs", sise = [0.9, 1.0] }}, {EYE} }}'},
+        "job.toml: adapters.painter: 'sise' is not a setting of kind 'glyphs'; did you mean 'size'?",
+    ),
+    "a metric nearly right": (
+        {"evaluation": '{ metrics = ["frechett"] }'},
+        "there is no metric of kind 'frechett'; did you mean 'frechet'?",
+    ),
+    "a rule nearly right": (
+        {"evolution": '{ iterations = 2, count = 8, select = { kind = "rnk" } }'},
+        "evolution.select: there is no kind 'rnk'; did you mean 'rank'? there are rank, sample, uniform",
+    ),
     "a missing table": ({"privacy": None}, "privacy: missing"),
     "no adapters": ({"adapters": None}, "adapters: missing"),
     "no epsilon": ({"privacy": "{}"}, "privacy.epsilon: missing"),
     "a text for a number": ({"evolution": '{ iterations = "two", count = 8 }'}, "evolution.iterations"),
-    "a number for a table": ({"evolution": "3"}, "evolution"),
-    "a number for the data": ({"data": "3"}, "data"),
+    "a number for a table": ({"evolution": "3"}, "evolution: a table is needed, not 3"),
+    "a number for the data": ({"data": "3"}, "data: a table is needed, not 3"),
     "a number for an adapter": ({"adapters": f"{{ {PAINTER}, eye = 3 }}"}, "adapters.eye"),
     "a list for a table": ({"privacy": "[1]"}, "privacy"),
-    "an unknown job kind": ({"kind": '"dpity"'}, "'dpity' is no job kind; use one of dpiti, image-pe"),
-    "no job kind": ({"kind": None}, "use one of dpiti, image-pe"),
+    "an unknown job kind": (
+        {"kind": '"dpity"'},
+        "'dpity' is no job kind; did you mean 'dpiti'? use one of dpiti, image-pe",
+    ),
+    "a training method as job kind": ({"kind": '"dp-feta"'}, 'kind = "train", and [trainer] kind = "dp-feta"'),
+    "no job kind": ({"kind": None}, "kind: missing; use one of dpiti, image-pe"),
     "a list as job kind": ({"kind": "[1]"}, "use one of dpiti, image-pe"),
     "an unknown data kind": ({"data": '{ kind = "foldr" }'}, "did you mean 'folder'? known kinds: "),
-    "an unknown adapter": ({"adapters": f'{{ {PAINTER}, eye = {{ kind = "pixel" }} }}'}, "Known kinds: "),
+    "an unknown adapter": (
+        {"adapters": f'{{ {PAINTER}, eye = {{ kind = "pixel" }} }}'},
+        "did you mean 'pixels'? known kinds: ",
+    ),
     "an adapter without a kind": ({"adapters": f"{{ {PAINTER}, eye = {{}} }}"}, "adapters.eye"),
     "an unknown role": (
         {"adapters": f'{{ {PAINTER}, {EYE}, paintr = {{ kind = "glyphs" }} }}'},
@@ -142,6 +161,20 @@ def test_wrong_settings_are_refused_in_one_line_and_nothing_is_made(work, what: 
     assert not (work.folder / "run" / "iterations" / "000").exists()
 
 
+def test_a_suite_given_to_run_names_the_command_that_takes_it(work) -> None:
+    work.job(kind='"suite"')
+    outcome = work("run", "job.toml")
+    assert outcome.code == 2
+    assert outcome.line == "job.toml: is a suite, no job: `privolve plan` and `privolve compare` take it"
+
+
+def test_a_refused_run_leaves_nothing_in_a_folder_that_is_not_its_own(work) -> None:
+    work.job()
+    before = sorted((work.folder / "data").rglob("*"))
+    assert "is not empty and holds no run" in work("run", "job.toml", "--out", "data").line
+    assert sorted((work.folder / "data").rglob("*")) == before
+
+
 def test_a_pool_that_just_suffices_is_not_refused(work) -> None:
     work.job(**WRONG["a later pool too small"][0])
     assert work("plan", "job.toml").code == 0
@@ -206,7 +239,7 @@ def test_wrong_settings_of_dpiti_are_refused_in_one_line(work, what: str, comman
         (b"kind = 'a'\nkind = 'b'\n", "not valid TOML"),
         (b"\x00\x01\xff\xfe", "it is not UTF-8 text"),
         (b"a = " + b"[" * 20_000, "TOML"),
-        (b"", "no job kind"),
+        (b"", "kind: missing"),
         (b"a = " + b"{b=" * 5_000, "TOML"),
     ],
 )
@@ -244,7 +277,7 @@ def test_a_job_file_that_cannot_be_read_is_said_with_the_way_out(work) -> None:
         ("privacy.epsilon=", "privacy.epsilon"),
         ("privacy.epsilon=two", "privacy.epsilon"),
         ("privacy.epsilon.much=2", "'epsilon' is a value, not a table"),
-        ("privacy..epsilon=2", "unknown key"),
+        ("privacy..epsilon=2", "write it as --set table.key=value"),
         ("privacy=2", "privacy"),
         ("data.classes=[", "classes"),
         ("evolution.count=" + "[" * 5_000, "evolution.count"),

@@ -74,7 +74,7 @@ def plain_loop(module: nn.Module, loss: DiffusionLoss, batch: Batch, names: tupl
 
 @pytest.mark.parametrize("kind", [*KINDS, "loop"])
 @pytest.mark.parametrize("draws", [1, 3])
-@pytest.mark.parametrize("network", ["attending", "tiny", "latent"])
+@pytest.mark.parametrize("network", ["attending", "tiny", "patched", "latent"])
 def test_an_engine_gives_what_a_loop_over_single_records_gives(kind: str, draws: int, network: str) -> None:
     loss = DiffusionLoss(classes=3, multiplicity=draws)
     if network == "latent":
@@ -82,7 +82,7 @@ def test_an_engine_gives_what_a_loop_over_single_records_gives(kind: str, draws:
         side, channels, names = 4, 3, latent_part(module)
     else:
         side, channels = (7, 1) if network == "attending" else (8, 1)
-        module = attending() if network == "attending" else UNet(sized("tiny", **square(8), channels=1, classes=3))
+        module = attending() if network == "attending" else UNet(sized(network, **square(8), channels=1, classes=3))
         names = trained_part(module)
     moved(module)
     batch = public_batch(loss, records=5, channels=channels, height=side, width=side)

@@ -1,7 +1,7 @@
 """The networks as settings, without torch; U-Nets of pixels by name, from tens of thousands of parameters to 78 million.
 
-The larger ones are those of DPImageBench (Gong et al., 2025, 2503.14681), parameter by parameter; `tiny` and `small` are ours,
-for a CPU.
+The larger ones are those of DPImageBench (Gong et al., 2025, 2503.14681), parameter by parameter; `tiny`, `patched` and
+`small` are ours, for a CPU.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-Size = Literal["tiny", "small", "1.5M", "3.8M", "11.1M", "19.6M", "44.2M", "78.5M"]
+Size = Literal["tiny", "patched", "small", "1.5M", "3.8M", "11.1M", "19.6M", "44.2M", "78.5M"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class UNetConfig:
     """A U-Net of `width` times `multipliers[i]` channels at level i, whose sides are halved from level to level.
 
+    Squares of `patch` x `patch` pixels are channels of one position of the first level: less work, and further sight.
     `attention` holds the levels, by their longer side in pixels, that attend to themselves; the middle always does.
     `classes` labels have an embedding each, and the label `classes` is null: a class of its own, which label dropout trains.
     """
@@ -30,12 +31,29 @@ class UNetConfig:
     multipliers: tuple[int, ...] = (2, 2)
     blocks: int = 2
     attention: tuple[int, ...] = ()
+    patch: int = 1
 
     def __post_init__(self) -> None:
-        if min(self.image_width, self.image_height, self.channels, self.width, self.blocks, *self.multipliers) < 1:
+        if (
+            min(
+                self.image_width,
+                self.image_height,
+                self.channels,
+                self.width,
+                self.blocks,
+                self.patch,
+                *self.multipliers,
+            )
+            < 1
+        ):
             raise ValueError(f"a U-Net has sides, channels, width, blocks and multipliers of at least 1: {self}")
         if not self.multipliers or self.classes < 0:
             raise ValueError(f"a U-Net has at least one multiplier and no negative number of classes: {self}")
+        if self.image_width % self.patch or self.image_height % self.patch:
+            raise ValueError(
+                f"the network takes squares of {self.patch} pixels, and an image of {self.image_width} x {self.image_height} "
+                "is not made of these; take another network"
+            )
 
     @property
     def null(self) -> int:
@@ -49,11 +67,13 @@ class _Plan:
     multipliers: tuple[int, ...]
     blocks: int = 2
     attending: tuple[int, ...] = (1,)
+    patch: int = 1
 
 
 SIZES: Mapping[Size, _Plan] = MappingProxyType(
     {
         "tiny": _Plan(width=12, multipliers=(1, 1), blocks=1, attending=()),
+        "patched": _Plan(width=16, multipliers=(1, 1), blocks=1, attending=(), patch=2),
         "small": _Plan(width=32, multipliers=(1, 1), attending=(1,)),
         "1.5M": _Plan(width=32, multipliers=(2, 2)),
         "3.8M": _Plan(width=32, multipliers=(2, 4)),
@@ -69,7 +89,8 @@ def sized(size: Size, *, image_width: int, image_height: int, channels: int, cla
     """The U-Net named `size` for such images."""
     if size not in SIZES:
         raise ValueError(f"network size {size!r} is not one of {', '.join(SIZES)}")
-    plan, side = SIZES[size], max(image_width, image_height)
+    plan = SIZES[size]
+    side = max(image_width, image_height) // plan.patch
     return UNetConfig(
         image_width=image_width,
         image_height=image_height,
@@ -79,6 +100,7 @@ def sized(size: Size, *, image_width: int, image_height: int, channels: int, cla
         multipliers=plan.multipliers,
         blocks=plan.blocks,
         attention=tuple(-(-side // 2**level) for level in plan.attending),
+        patch=plan.patch,
     )
 
 

@@ -32,9 +32,10 @@ class UNet(nn.Module):
         self.label = nn.Embedding(config.classes + 1, width)
         self.context_in = nn.Linear(width, context)
         self.context_out = nn.Linear(context, context)
-        self.entry = nn.Conv2d(config.channels, width, 3, padding=1)
+        pixels = config.channels * config.patch**2
+        self.entry = nn.Conv2d(pixels, width, 3, padding=1)
         levels = [width * multiplier for multiplier in config.multipliers]
-        sides = [max(config.image_width, config.image_height)]
+        sides = [max(config.image_width, config.image_height) // config.patch]
         for _ in levels[1:]:
             sides.append(-(-sides[-1] // 2))
         attends = [side in config.attention for side in sides]
@@ -67,14 +68,14 @@ class UNet(nn.Module):
                 self.up.append(Residual(channels, channels, context, resample="up"))
 
         self.exit_norm = _norm(channels)
-        self.exit = nn.Conv2d(channels, config.channels, 3, padding=1)
+        self.exit = nn.Conv2d(channels, pixels, 3, padding=1)
         _initialise(self)
         _zero(self.exit)
 
     def forward(self, x: Tensor, noise: Tensor, labels: Tensor) -> Tensor:
         context = _waves(noise, self.config.width) + self.label(labels)
         context = functional.silu(self.context_out(functional.silu(self.context_in(context))))
-        h = self.entry(x)
+        h = self.entry(functional.pixel_unshuffle(x, self.config.patch))
         skips, sizes = [h], []
         for level, blocks in enumerate(self.encoder):
             for block in blocks:  # pyright: ignore[reportGeneralTypeIssues]
@@ -91,7 +92,7 @@ class UNet(nn.Module):
             if stage < len(self.up):
                 height, width = sizes[-2 - stage]
                 h = self.up[stage](h, context)[..., :height, :width].contiguous()
-        return self.exit(functional.silu(self.exit_norm(h)))
+        return functional.pixel_shuffle(self.exit(functional.silu(self.exit_norm(h))), self.config.patch)
 
 
 class Block(nn.Module):

@@ -41,9 +41,10 @@ def test_the_sizes_are_those_of_the_published_networks_to_the_last_parameter(siz
 
 
 @pytest.mark.parametrize("side", [8, 14, 28])
-def test_tiny_and_small_are_for_a_cpu(side: int) -> None:
+def test_tiny_patched_and_small_are_for_a_cpu(side: int) -> None:
     with torch.device("meta"):
         assert 30_000 < parameters_of(UNet(sized("tiny", **square(side)))) < 60_000
+        assert 60_000 < parameters_of(UNet(sized("patched", **square(side)))) < 90_000
         assert 400_000 < parameters_of(UNet(sized("small", **square(side)))) < 500_000
 
 
@@ -126,9 +127,22 @@ def test_no_layer_keeps_state_of_what_it_saw() -> None:
 
 
 def test_a_size_that_does_not_exist_is_an_error_that_lists_those_that_do() -> None:
-    with pytest.raises(ValueError, match="tiny, small"):
+    with pytest.raises(ValueError, match="tiny, patched, small"):
         sized("huge", **square(8))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="at least one multiplier"):
         UNetConfig(**square(8), multipliers=())
     with pytest.raises(ValueError, match="at least 1"):
         UNetConfig(**square(0))
+    with pytest.raises(ValueError, match="squares of 2 pixels, and an image of 7 x 7 is not made of these"):
+        sized("patched", **square(7))
+
+
+def test_a_patched_network_answers_pixel_by_pixel_where_it_was_asked() -> None:
+    """With weights that pass on the four pixels of a square, each comes out where it went in."""
+    network = UNet(sized("patched", **square(8)))
+    x = torch.rand(2, 1, 8, 8)
+    seen: list[torch.Tensor] = []
+    network.entry.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    network.exit.register_forward_hook(lambda *_: seen[0])
+    assert torch.equal(network(x, torch.zeros(2), torch.zeros(2, dtype=torch.int64)), x)
+    assert seen[0].shape == (2, 4, 4, 4)
