@@ -442,7 +442,8 @@ def test_the_command_says_in_one_line_what_it_cannot_fetch(tmp_path: Path, capsy
     from privolve.cli import main
 
     assert main(["data", "get", "imagenet", "--to", str(tmp_path / "a")]) == 2
-    assert "'imagenet' is no published set that privolve knows; it knows camelyon17" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "'imagenet' is no published set that privolve knows; did you mean 'imagenet64'? it knows camelyon17" in told
     assert main(["data", "get", "celeba", "--to", str(tmp_path / "b")]) == 2
     told = capsys.readouterr().err.strip()
     assert "mmlab.ie.cuhk.edu.hk" in told and "img_align_celeba.zip" in told and "\n" not in told

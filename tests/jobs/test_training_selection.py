@@ -116,7 +116,10 @@ def test_the_choice_is_one_pure_epsilon_in_a_plan_of_its_own_written_before_the_
     (release,) = plans[f"{name}-validation"].releases
     assert release.name == f"{name}-validation/selection" and isinstance(release.cost, PureEpsilon)
     trained = [each.cost for each in plans[name].releases]
-    assert release.cost.epsilon == epsilon(trained, plans[name].share.delta, Relation.ZERO_OUT)
+    removed, replaced = (
+        epsilon(trained, plans[name].share.delta, each) for each in (Relation.ZERO_OUT, Relation.REPLACE_ONE)
+    )
+    assert release.cost.epsilon == replaced / 2 < removed
     kinds = [entry.kind for entry in found]
     assert kinds.count("plan") == 2 and max(at for at, kind in enumerate(kinds) if kind == "plan") < kinds.index(
         "charge"
