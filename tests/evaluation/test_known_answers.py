@@ -168,6 +168,7 @@ def test_fld_notices_all_of_it(value: Value) -> None:
     assert value(FLD, gap, "copies") < -1000 < -20 < value(FLD, gap, "fresh")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", DISTANCES, ids=str)
 def test_rankings_at_1000_and_5000_items_agree(value: Value, many: dict[str, Items], metric: object) -> None:
     judge = parse(metric).judge(References(test=many["test"]))  # type: ignore[arg-type]

@@ -34,6 +34,7 @@ def place(tmp_path):
 # --- stopped by a person, or another process --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_control_c_leaves_a_run_that_the_same_command_goes_on_with_and_says_so(place):
     process = place.start(environment={"COUNTING_PAUSE_S": "0.1"})
     place.wait_until_asked(process, 47)  # The private set is embedded, captions are being written.
