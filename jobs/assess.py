@@ -346,14 +346,15 @@ def of_oracle(bench: Bench, sets: Sets, *, names: Sequence[str], settings: Model
     """Figures of the set that the test set itself would choose: marked and unprotected, and of nothing that is released."""
     test = bench.held_out()
     assert test is not None  # `check` saw to it.
+    choice = None
     try:
         choice = by_test(sets, test, names=names, data=bench.data.train, settings=settings, seed=seed)
     except MetricError as error:
         bench.lost(f"oracle: {error}", public=False)
-        return []
     candidates = [Images(name=FINAL, pixels=pixels, labels=labels) for pixels, labels in sets]
-    alone = replace(bench, shows_voters=False)
-    return [choice.marked(each) for each in alone.scores(candidates, only=choice.index)]
+    # Without a choice all are embedded the same, because whether there is one depends on private records.
+    found = replace(bench, shows_voters=False).scores(candidates, only=choice.index if choice else 0)
+    return [choice.marked(each) for each in found] if choice else []
 
 
 def write_scores(run: Run, scores: Sequence[Score]) -> None:

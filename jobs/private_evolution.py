@@ -375,9 +375,9 @@ class PrivateEvolution:
 
 
 def figures(ledger: Ledger, gateway: Gateway) -> str:
-    """What the run has spent so far, of both kinds."""
+    """What is spent so far: of the private set, by all runs of its ledger, and of money, by this run."""
     money = gateway.money()
-    epsilon = f"epsilon {ledger.spent().epsilon:.3g}"
+    epsilon = f"ledger epsilon {ledger.spent().epsilon:.3g}"
     if money.cap is None and not money.spent:
         return epsilon
     of = "" if money.cap is None else f" of {dollars(money.cap)}"

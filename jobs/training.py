@@ -61,7 +61,7 @@ class Training:
             gateway = opened.enter_context(self._gateway(ledger))
             if design.sgd is not None:
                 print(describe(design))
-            self.bars.figures = lambda: f"epsilon {ledger.spent().epsilon:.3g}"
+            self.bars.figures = lambda: f"ledger epsilon {ledger.spent().epsilon:.3g}"
             opened.enter_context(self.bars)
 
             # Whatever can be missing must not cost the share of a plan.

@@ -302,12 +302,13 @@ class Book:
 
     def plans_of(self, run: str) -> list[str]:
         """The run's plan, and its plans of further partitions, which are named RUN-PARTITION: a slot is under one of them."""
-        return [run, *(name for name, each in self.plans.items() if name == f"{run}-{each.plan.partition}")]
+        return [run, *(name for name in self.plans if name != run and self.run_of(name) == run)]
 
     def run_of(self, plan: str) -> str:
         """The run whose plan of a further partition this is, or the plan's own name."""
-        run = plan.removesuffix(f"-{self.plans[plan].plan.partition}")
-        return run if run in self.plans else plan
+        partition = self.plans[plan].plan.partition
+        of = self.plans.get(plan.removesuffix(f"-{partition}"))
+        return plan if of is None or of.plan.partition == partition else of.plan.run
 
     def epsilon(self, run: str, delta: float, relation: Relation | None = None) -> float:
         """Epsilon of the run's plan alone, attempts included, at `delta`; under the ledger's relation by default."""

@@ -174,7 +174,7 @@ def guarded_client(
             return pool
 
         async def aclose(self) -> None:
-            for pool in self._all:
+            for pool in tuple(self._all):
                 await pool.aclose()
 
     guard = Guard()

@@ -46,6 +46,6 @@ class Classifier(Protocol):
 
 
 def recipe_hash(judges: Sequence[Classifier]) -> str:
-    """Of the recipes that a figure came by, so that figures of two recipes have two columns."""
+    """16 hex digits of the SHA-256 of the recipes that a figure came by: figures of two recipes have two columns."""
     identities = [dict(judge.identity) for judge in judges]
     return hashlib.sha256(json.dumps(identities, sort_keys=True).encode()).hexdigest()[:16]

@@ -294,6 +294,27 @@ def test_what_an_oracle_chose_is_not_released_and_its_figures_are_marked_and_pri
     assert asked - of_the_last == sets + marked[0]["reference_n"] + blank
 
 
+def test_an_oracle_that_cannot_choose_asks_as_much_and_is_no_failure(work, monkeypatch) -> None:
+    """Whether it can depends on private held-out records."""
+    from privolve.evaluation.metric import MetricError
+    from privolve.jobs import assess
+
+    def cannot(*_, **__):
+        raise MetricError("no image could be used")
+
+    work.job(evolution=EVOLUTION, selection='{ rule = "oracle" }', purpose='"benchmark"')
+    asked = []
+    for out in ("chose", "could-not"):
+        outcome = work("run", "job.toml", "--out", out)
+        assert (outcome.code, outcome.err) == (0, "") and "no image could be used" not in outcome.out
+        manifest = json.loads((work.folder / out / "run.json").read_text())
+        asked.append(manifest["requests"]["evaluation"]["eye"]["asked"])
+        monkeypatch.setattr(assess, "by_test", cannot)
+    assert asked[0] == asked[1]
+    private = json.loads((work.folder / "could-not" / "private" / "scores.json").read_text())
+    assert private and not any("oracle" in each["name"] for each in private)
+
+
 def test_captions_are_painted_and_chosen_between(work) -> None:
     work.job("dpiti", selection=DP)
     outcome = work("run", "job.toml")

@@ -116,6 +116,15 @@ def test_a_runs_claims_cover_its_plan_of_a_further_partition(desk, tmp_path):
     assert document["replace_one"]["epsilon"] == 1.8, "the claim of a benchmark is of the run alone"
 
 
+def test_a_run_that_is_only_named_like_a_plan_of_another_adds_to_it(desk):
+    ledger = desk.open()
+    for name, partition in (("run", "train"), ("run-train", "train"), ("run-test", "test"), ("alone-test", "test")):
+        ledger.reserve(desk.plan(name, partition=partition, delta=1e-6))
+    assert ledger.book.plans_of("run") == ["run", "run-test"]
+    assert [ledger.book.run_of(name) for name in ledger.book.plans] == ["run", "run-train", "run", "alone-test"]
+    assert (ledger.book.spent_wherever("train").epsilon, ledger.book.spent_wherever("test").epsilon) == (2.0, 2.0)
+
+
 def test_a_slot_that_changes_its_partition_between_runs_is_covered(desk, tmp_path):
     ledger = desk.open(secret=None)
     desk.finished(ledger, tmp_path / "first", run="first", delta=1e-6)
