@@ -1,360 +1,245 @@
-"""Trusted answers: what a trusted adapter says about private records, a row a slot.
+"""An adapter that may see private records, because it is local or its role is trusted.
 
-What the gateway does with raw records, apart from the door itself (`gateway.py` opens it and closes it).
-
-Formal guarantee: row i is a function of record i and of public values. A ghost's place in a batch holds a public
-blank, so batches have public sizes and no row moves another. A failure that comes with a record alone (blanks in all
-other places, or a blank asked beside it) makes a ghost of it; a failure that comes without it, or that has an operational
-cause, stops the stage with words that no record chose. Progress counts slots, and so does what is paid.
+`gateway.py` decides who gets one, and lends the door by which alone it looks at records; `trusted_rows.py` asks, a row a
+slot. Formal guarantee: none for what a trusted remote role receives. What it answers stays `Private`, in files of the
+private folder, so that nothing is asked twice after a crash.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import logging
-import os
-import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from ..cache.keys import canonical_json
-from ..cache.private_rows import Columns, Rows, RowsBusy
-from ..data.private_set import PrivateSet, Record, Records
-from ..data.voters import GHOST_LABEL
-from ..privacy.private import OperationalError
-from .contract import Adapter, AdapterUnavailable, AsyncAdapter, Cause, Image, Rejected, Stopped, Transient
-from .wrappers.metered import MoneyExceeded, Probe
+from ..cache.private_rows import Columns, MemoryRows, PrivateRows, Rows
+from ..data.private_set import PrivateSet, Records
+from ..data.voters import Voters
+from ..privacy.private import OperationalError, Private
+from .contract import AdapterError, AsyncAdapter, CaptionRequest, EmbedRequest, Image, ImageRequest, Refusal
+from .roles import GatewayError, Role
+from .trusted_rows import (
+    AsyncAsker,
+    BatchAsker,
+    Question,
+    RowRecords,
+    binding,
+    blank_of,
+    fill,
+    is_declared,
+    largest_of,
+    operational,
+    rows_name,
+)
+from .wrappers.retrying import RetryingAsync
 from .wrappers.streaming import Bridged
 
-BLANK_TEXT = "blank"
-"""Stands in a ghost's place. Not empty: some servers refuse an empty text, and a public blank must be answerable."""
+T = TypeVar("T")
 
-_OPERATIONAL = (Transient, Stopped, AdapterUnavailable, OSError, MemoryError, OperationalError)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Question:
-    """What is asked of every slot: a request from a record's content, and a row of fixed size from a reply."""
-
-    request: Callable[[Any], Any]
-    row: Callable[[Any], npt.NDArray[np.uint8] | None]
-    """The reply's bytes, or None if it is no usable answer: a ghost."""
-    row_bytes: int
-    content: Callable[[Any], bool]
-    """Whether a record's content is of the declared form."""
-    blank: Any
-    """A content of the declared form that stands in a ghost's place."""
-    largest: Any
-    """A public content of the declared form such that no other costs more to ask about."""
+CAPTION_BYTES = 4096
+"""The row of a private caption: its length in four bytes, its UTF-8, zeros. A longer caption is cut."""
 
 
-Answers = Generator[dict[int, Any]]
+class Door(Protocol):
+    """What `look` makes of the raw records, private again; its errors name the stage and nothing else."""
+
+    def __call__(self, records: Private[Records], look: Callable[[Records], T], /, *, stage: str) -> Private[T]: ...
 
 
-class Asker(Protocol):
-    """Answers a chunk of slots, in groups of {position in the chunk: reply, or None for a ghost}."""
-
-    def answers(self, requests: Sequence[Any], blank: Any, done: npt.NDArray[np.bool_], /) -> Answers: ...
-
-
-def fill(
-    rows: Rows,
-    records: Records,
-    question: Question,
-    asker: Asker,
-    *,
-    chunk: int,
-    pay: Callable[[Any, int], None],
-    report: Callable[[int, int, int], None],
-) -> Columns:
-    """Give every slot its row; slots that have one are not asked again.
-
-    `pay(the largest request, slots)` before anything of a chunk is asked, whichever of its slots are done;
-    `report(fresh, among, done)` after it.
-    """
-    done = rows.done()
-    for start in range(0, len(done), chunk):
-        slots = np.arange(start, min(start + chunk, len(done)), dtype=np.int64)
-        before = done[slots]
-        if not before.all():
-            pay(question.request(question.largest), len(slots))
-            _fill_chunk(rows, records, question, asker, slots, before)
-        report(int((~before).sum()), len(slots), int(slots[-1]) + 1)
-    return rows.columns()
-
-
-def _fill_chunk(
-    rows: Rows,
-    records: Records,
-    question: Question,
-    asker: Asker,
-    slots: npt.NDArray[np.int64],
-    done: npt.NDArray[np.bool_],
-) -> None:
-    blank = question.request(question.blank)
-    with _silence():
-        read = _read(records, range(int(slots[0]), int(slots[-1]) + 1), question)
-    requests = [blank if record is None else question.request(record.content) for record in read]
-    with closing(asker.answers(requests, blank, done)) as groups:
-        for group in groups:
-            positions = np.array(sorted(group), dtype=np.int64)
-            payload = np.zeros((len(positions), question.row_bytes), dtype=np.uint8)
-            labels = np.full(len(positions), GHOST_LABEL, dtype=np.int64)
-            valid = np.zeros(len(positions), dtype=np.bool_)
-            for place, position in enumerate(positions.tolist()):
-                record, reply = read[position], group[position]
-                row = None if record is None or reply is None else question.row(reply)
-                if record is not None and row is not None:
-                    payload[place], labels[place], valid[place] = row, record.label, True
-            rows.write(slots[positions], payload, labels, valid)
-
-
-class BatchAsker:
-    """Asks a batch adapter for a whole chunk, whichever of its slots are done, so that a batch is always the same."""
-
-    def __init__(self, adapter: Adapter[Any, Any], role: str) -> None:
-        self._adapter = adapter
-        self._role = role
-
-    def answers(self, requests: Sequence[Any], blank: Any, done: npt.NDArray[np.bool_], /) -> Answers:
-        replies = self._try(requests)
-        if replies is None:
-            replies = self._one_by_one(requests, blank)
-        yield dict(enumerate(replies))
-
-    def _one_by_one(self, requests: Sequence[Any], blank: Any) -> list[Any]:
-        """Each record in its own place of a batch of blanks: a failure that comes with it is its own."""
-        blanks = [blank] * len(requests)
-        if self._try(blanks) is None:
-            raise OperationalError(f"{self._role!r} fails on a batch of {len(requests)} blanks; nothing was charged")
-        replies: list[Any] = []
-        for position, request in enumerate(requests):
-            alone = self._try([*blanks[:position], request, *blanks[position + 1 :]])
-            replies.append(None if alone is None else alone[position])
-        return replies
-
-    def _try(self, requests: Sequence[Any]) -> Sequence[Any] | None:
-        try:
-            with _silence():
-                replies = self._adapter.send(requests)
-            return replies if len(replies) == len(requests) else None
-        except Exception as error:  # Whether it is the record's or the adapter's own is tried with blanks
-            if _is_operational(error):
-                raise
-            return None
-
-
-class AsyncAsker:
-    """Asks an async adapter for the slots of a chunk that are not done, each alone; yields them as they finish."""
-
-    def __init__(self, adapter: AsyncAdapter[Any, Any], bridge: Callable[[AsyncAdapter[Any, Any]], Bridged], role: str):
-        self._adapter = adapter
-        self._bridge = bridge
-        self._role = role
-
-    def answers(self, requests: Sequence[Any], blank: Any, done: npt.NDArray[np.bool_], /) -> Answers:
-        open_positions = np.flatnonzero(~done).tolist()
-        bridged = self._bridge(_Settled(self._adapter, blank, self._role))
-        with _silence():
-            for group in bridged.stream([requests[position] for position in open_positions]):
-                yield {open_positions[index]: reply.reply for index, reply in group}
-
-
-@dataclass(frozen=True)
-class _Settlement:
-    reply: Any
-
-
-class _Settled:
-    """An async adapter whose failure on a record is a value, if a blank is answered at the same time.
-
-    The adapter takes a blank as a `Probe`.
-    """
-
-    def __init__(self, adapter: AsyncAdapter[Any, Any], blank: Any, role: str) -> None:
-        self._adapter = adapter
-        self._blank = blank
-        self._role = role
-        self.location = adapter.location
-        self.identity = adapter.identity
-
-    async def answer(self, request: Any, /) -> _Settlement:
-        settlement = await self._try(request)
-        if settlement is None and await self._try(Probe(self._blank)) is None:
-            raise OperationalError(f"{self._role!r} fails on a blank; nothing was charged")
-        return settlement or _Settlement(None)
-
-    async def _try(self, request: Any) -> _Settlement | None:
-        try:
-            return _Settlement(await self._adapter.answer(request))
-        except Exception as error:  # As in BatchAsker.
-            if _is_operational(error):
-                raise
-            return None
-
-    async def close(self) -> None:
-        await self._adapter.close()
-
-
-def binding(key: bytes, *, records: Records, about: Any) -> bytes:
-    """The keyed digest that ties rows to their set, model and question. Without `key` it tells nothing."""
-    digest = hashlib.blake2b(key=_subkey(key, b"privolve rows binding"), digest_size=32)
-    described = canonical_json(about).encode()
-    digest.update(len(described).to_bytes(8, "little") + described)
-    for part in records.parts():
-        digest.update(len(part).to_bytes(8, "little") + part)
-    return digest.digest()
-
-
-def rows_name(key: bytes, *, about: Any) -> str:
-    """The file name of rows, the same whatever the records are."""
-    return hmac.new(_subkey(key, b"privolve rows name"), canonical_json(about).encode(), hashlib.sha256).hexdigest()[
-        :40
-    ]
-
-
-class RowRecords:
-    """Rows as records of a derived private set: captions of its images, images of its captions."""
+class TrustedAdapter:
+    """A role that may see private records. Its answers are private, one row a slot; what a crash left is gone on with."""
 
     def __init__(
         self,
-        ids: Sequence[str],
-        columns: Columns,
-        content: Callable[[npt.NDArray[np.uint8]], np.ndarray[Any, Any] | str],
+        role: Role,
+        *,
+        door: Door,
+        private_dir: Path,
+        key: bytes,
+        chunk: int,
+        bridge: Callable[[AsyncAdapter[Any, Any]], Bridged],
     ) -> None:
-        self._ids = tuple(ids)
-        self._payload = columns.payload
-        self._labels = columns.labels
-        self._valid = columns.valid
-        self._content = content
+        self._role = role
+        self._door = door
+        self._private_dir = private_dir
+        self._key = key
+        self._chunk = chunk
+        self._bridge = bridge
 
-    def __len__(self) -> int:
-        return len(self._ids)
+    def embed(self, private: PrivateSet) -> Private[Voters]:
+        """The features of every record. A record whose features are not finite, or not of the public width, is a ghost."""
+        blank = blank_of(private)
+        width = self._width(blank)
+        question = Question(
+            request=lambda content: EmbedRequest(content=_content(content)),
+            row=partial(_vector_row, width=width),
+            row_bytes=4 * width,
+            content=is_declared(private),
+            blank=_raw(blank),
+            largest=_raw(largest_of(private)),
+        )
 
-    @property
-    def ids(self) -> Sequence[str]:
-        return self._ids
+        def voters(records: Records) -> Voters:
+            rows = self._answered(private, records, question, {"verb": "embed", "width": width})
+            return Voters(embeddings=rows.payload.view(np.dtype("<f4")), labels=rows.labels, valid=rows.valid)
 
-    def read(self, slot: int) -> Record | None:
-        if not self._valid[slot]:
-            return None
-        return Record(self._content(self._payload[slot]), int(self._labels[slot]))
+        return self._door(private.records, voters, stage=f"embedding by {self._role.name!r}")
 
-    def read_many(self, start: int, stop: int) -> Sequence[Record | None]:
-        return [self.read(slot) for slot in range(start, stop)]
+    def caption(self, private: PrivateSet, *, prompt: str, max_tokens: int | None = None) -> PrivateSet:
+        """The set with every image replaced by words about it; a refused image is a ghost."""
+        if private.size is None:
+            raise GatewayError(f"{private.name!r} holds texts; only images can be captioned")
+        question = Question(
+            request=lambda content: CaptionRequest(image=Image(content), prompt=prompt, draw=0, max_tokens=max_tokens),
+            row=_caption_row,
+            row_bytes=CAPTION_BYTES,
+            content=is_declared(private),
+            blank=_raw(blank_of(private)),
+            largest=_raw(largest_of(private)),
+        )
+        about = {"verb": "caption", "prompt": prompt, "max_tokens": max_tokens}
+        self._probe(question)
 
-    def raw(self, slot: int) -> bytes:
-        head = bytes([bool(self._valid[slot])]) + self._labels[slot].astype("<i8").tobytes()
-        return head + self._payload[slot].tobytes()
+        def captions(records: Records) -> Records:
+            return RowRecords(records.ids, self._answered(private, records, question, about), _caption)
 
-    def parts(self) -> Iterator[bytes]:
-        for slot in range(len(self)):
-            yield self.raw(slot)
+        stage = f"captioning by {self._role.name!r}"
+        derived = self._door(private.records, captions, stage=stage)
+        return _derived(private, derived, size=None, channels=0, text_bytes=CAPTION_BYTES - 4)
+
+    def paint(self, private: PrivateSet, *, size: tuple[int, int], channels: int) -> PrivateSet:
+        """The set with every text replaced by an image of what it says; a refused text is a ghost."""
+        if private.size is not None:
+            raise GatewayError(f"{private.name!r} holds images; only texts can be painted")
+        shape = (size[1], size[0], channels)
+        question = Question(
+            request=lambda content: ImageRequest(prompt=content, draw=0, size=size, channels=channels),
+            row=partial(_image_row, shape=shape),
+            row_bytes=shape[0] * shape[1] * shape[2],
+            content=is_declared(private),
+            blank=blank_of(private),
+            largest=largest_of(private),
+        )
+        about = {"verb": "paint", "size": list(size), "channels": channels}
+        self._probe(question)
+
+        def images(records: Records) -> Records:
+            rows = self._answered(private, records, question, about)
+            return RowRecords(records.ids, rows, lambda row: np.array(row).reshape(shape))
+
+        stage = f"painting by {self._role.name!r}"
+        derived = self._door(private.records, images, stage=stage)
+        return _derived(private, derived, size=size, channels=channels)
+
+    def _answered(self, private: PrivateSet, records: Records, question: Question, about: Mapping[str, Any]) -> Columns:
+        """Every slot's row, from the file of an earlier try where there is one."""
+        role = self._role
+        adapter = role.adapter
+        if isinstance(adapter, RetryingAsync):
+            asker = AsyncAsker(adapter, self._bridge, role.name)
+        else:
+            asker = BatchAsker(adapter, role.name)
+        with operational(role.name):
+            if len(records) != private.count:
+                raise OperationalError(
+                    f"{private.name!r} holds another number of slots than it declares; nothing was charged"
+                )
+            rows = self._rows(private, records, question, about)
+            try:
+                report = partial(role.tally.slots, total=private.count)
+                return fill(rows, records, question, asker, chunk=self._chunk, pay=role.pay, report=report)
+            finally:
+                rows.close()
+
+    def _rows(self, private: PrivateSet, records: Records, question: Question, about: Mapping[str, Any]) -> Rows:
+        if self._role.config.cheap:
+            return MemoryRows(slots=private.count, row_bytes=question.row_bytes)
+        form = {"size": private.size, "channels": private.channels, "text_bytes": private.text_bytes}
+        public = {
+            "set": private.name,
+            "partition": private.partition,
+            "declaration": private.declaration,
+            "classes": private.classes,
+            "form": form,
+            "role": self._role.name,
+            "identity": self._role.identity,
+            "settings": self._role.config.settings(),
+            "ask": about,
+        }
+        path = self._private_dir / f"{rows_name(self._key, about=public)}.rows"
+        bound = binding(self._key, records=records, about=public)
+        return PrivateRows(path, slots=private.count, row_bytes=question.row_bytes, binding=bound)
+
+    def _probe(self, question: Question) -> None:
+        """A remote role that fails on a blank fails here, in public and before any record: whatever the records are."""
+        if self._role.advance is not None:
+            self._role.now.send([question.request(question.blank)])
+
+    def _width(self, blank: Image | str) -> int:
+        """How many features a record has, from a public blank."""
+        reply = self._role.now.send([EmbedRequest(content=blank)])[0]
+        if isinstance(reply, Refusal):
+            raise AdapterError(
+                f"{self._role.name!r} refuses to embed a blank, so its width is unknown; use another adapter"
+            )
+        return len(reply)
 
 
-def blank_of(private: PrivateSet) -> Image | str:
-    """A public content of the set's declared form."""
-    if private.size is None:
-        return BLANK_TEXT
-    width, height = private.size
-    return Image(np.zeros((height, width, private.channels), dtype=np.uint8))
+def _derived(
+    private: PrivateSet,
+    records: Private[Records],
+    *,
+    size: tuple[int, int] | None,
+    channels: int,
+    text_bytes: int = 0,
+) -> PrivateSet:
+    return PrivateSet(
+        name=private.name,
+        partition=private.partition,
+        records=records,
+        count=private.count,
+        classes=private.classes,
+        size=size,
+        channels=channels,
+        text_bytes=text_bytes,
+        declaration=private.declaration,
+    )
 
 
-def largest_of(private: PrivateSet) -> Image | str:
-    """A public content of the set's declared form that costs no less to ask about than any other: as long as a text may be."""
-    return "x" * private.text_bytes if private.size is None else blank_of(private)
+def _content(content: np.ndarray[Any, Any] | str) -> Image | str:
+    return content if isinstance(content, str) else Image(content)
 
 
-def is_declared(private: PrivateSet) -> Callable[[Any], bool]:
-    """Whether a content has the form that the set declares."""
-    if private.size is None:
-        return lambda content: isinstance(content, str) and _bytes_of(content) <= private.text_bytes
-    width, height = private.size
-    shape = (height, width, private.channels)
-
-    def fits(content: Any) -> bool:
-        return isinstance(content, np.ndarray) and content.dtype == np.uint8 and content.shape == shape
-
-    return fits
+def _raw(content: Image | str) -> np.ndarray[Any, Any] | str:
+    return content if isinstance(content, str) else content.pixels
 
 
-def _bytes_of(text: str) -> int:
-    return len(text.encode("utf-8", "surrogatepass"))
-
-
-def _is_operational(error: Exception) -> bool:
-    """Whether a failure has a cause other than the request: then no record is judged by it."""
-    if isinstance(error, Rejected) or (isinstance(error, Transient) and error.cause is Cause.MALFORMED):
-        return False
-    return isinstance(error, _OPERATIONAL)
-
-
-@contextmanager
-def operational(role: str) -> Iterator[None]:
-    """Failures with an operational cause become an `OperationalError` whose words no record chose."""
-    again = "nothing was charged; run the same command again to go on"
-    try:
-        yield
-    except OperationalError as error:
-        words = str(error)
-    except MoneyExceeded as error:
-        words = str(error)  # Private requests are paid in advance, by public figures.
-    except Transient:
-        words = f"{role!r} gave no answer before its deadline; {again}"
-    except Stopped:
-        words = f"{role!r} stopped: its key, its account or its model needs you; {again}"
-    except AdapterUnavailable:
-        words = f"{role!r} cannot be opened; {again}"
-    except RowsBusy:
-        words = f"the private rows of {role!r} are in use by another process; {again}"
-    except OSError as error:
-        cause = os.strerror(error.errno) if error.errno else type(error).__name__
-        words = f"{role!r} stopped: {cause}; {again}"
-    except MemoryError:
-        words = f"{role!r} ran out of memory; {again}"
-    else:
-        return
-    raise OperationalError(words) from None
-
-
-def _read(records: Records, slots: range, question: Question) -> list[Record | None]:
-    """The records of some slots; one that cannot be decoded, or has not the declared form, is a ghost in its slot."""
-    try:
-        read = list(records.read_many(slots.start, slots.stop))
-    except (OSError, MemoryError):
-        raise
-    except Exception:  # noqa: BLE001  one of them: each alone tells which
-        read = [_read_one(records, slot) for slot in slots]
-    return [record if record is not None and question.content(record.content) else None for record in read]
-
-
-def _read_one(records: Records, slot: int) -> Record | None:
-    try:
-        return records.read(slot)
-    except (OSError, MemoryError):
-        raise
-    except Exception:  # noqa: BLE001
+def _vector_row(reply: Any, *, width: int) -> npt.NDArray[np.uint8] | None:
+    """Float32 bytes of a finite vector of the public width; anything else is no answer."""
+    if not isinstance(reply, np.ndarray):
         return None
+    vector = cast("np.ndarray[Any, np.dtype[Any]]", reply)
+    if vector.shape != (width,) or vector.dtype != np.float32 or not bool(np.isfinite(vector).all()):
+        return None
+    return np.ascontiguousarray(vector, dtype="<f4").view(np.uint8)
 
 
-@contextmanager
-def _silence() -> Iterator[None]:
-    """No warning and no log line while an adapter looks at a record: their text may hold it, and their number tells."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
+def _caption_row(reply: Any) -> npt.NDArray[np.uint8] | None:
+    if not isinstance(reply, str):
+        return None
+    text = reply.encode("utf-8", "replace")[: CAPTION_BYTES - 4].decode("utf-8", "ignore").encode()
+    return np.frombuffer((len(text).to_bytes(4, "little") + text).ljust(CAPTION_BYTES, b"\0"), dtype=np.uint8)
 
 
-def _subkey(key: bytes, purpose: bytes) -> bytes:
-    return hmac.new(key, purpose, hashlib.sha256).digest()
+def _caption(row: npt.NDArray[np.uint8]) -> str:
+    data = row.tobytes()
+    return data[4 : 4 + int.from_bytes(data[:4], "little")].decode()
+
+
+def _image_row(reply: Any, *, shape: tuple[int, int, int]) -> npt.NDArray[np.uint8] | None:
+    if not isinstance(reply, Image) or reply.pixels.shape != shape:
+        return None
+    return np.ascontiguousarray(reply.pixels).reshape(-1)

@@ -206,8 +206,8 @@ class DpitiConfig(EvolutionConfig, frozen=True):
     def largest(self, data: PrivateSet) -> Mapping[str, Request]:
         from dataclasses import replace
 
-        from ..adapters.gateway import CAPTION_BYTES
-        from ..adapters.trusted import largest_of
+        from ..adapters.trusted import CAPTION_BYTES
+        from ..adapters.trusted_rows import largest_of
 
         judge = {role: EmbedRequest(content=largest_of(data)) for role in self.judges}
         if not self._captions_private:

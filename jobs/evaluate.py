@@ -261,13 +261,13 @@ def _changed(against: Against, *, judge: str | None, profile: str | None, metric
 
 
 def _gateway(against: Against, run: Run) -> Gateway:
-    from ..adapters import gateway
+    from ..adapters import roles
     from ..adapters.contract import EmbedRequest
     from ..cache.sqlite import SqliteStore
     from .gateways import CACHE_FILE, cache_folder, open_gateway
 
     configs = {"judge": against.judge}
-    gateway.check(configs, trust=against.trust, asked={"judge": (EmbedRequest,)}, private=("judge",))
+    roles.check(configs, trust=against.trust, asked={"judge": (EmbedRequest,)}, private=("judge",))
     budget = Budget() if against.job is None else against.job.budget
     performance = Performance() if against.job is None else against.job.performance
     return open_gateway(

@@ -169,7 +169,7 @@ class EvolutionConfig(JobConfig, frozen=True):
 
     def check_roles(self) -> None:
         """Refuse adapters that cannot do what the job asks, or may not see what it shows them. Opens none."""
-        from ..adapters import gateway
+        from ..adapters import roles
 
         known = {*self.roles(), *self.spare_roles}
         for role in self.adapters:
@@ -178,7 +178,7 @@ class EvolutionConfig(JobConfig, frozen=True):
                 hint = f"did you mean {close[0]!r}?" if close else f"its roles are {', '.join(sorted(known))}"
                 raise InputError(f"adapters.{role}: {self.kind} has no such role; {hint}")
         used = {role: config for role, config in self.adapters.items() if role in self.roles()}
-        gateway.check(used, trust=self.trust, asked=self.roles(), private=self.private_roles())
+        roles.check(used, trust=self.trust, asked=self.roles(), private=self.private_roles())
 
     def voters(self, gateway: Gateway, records: PrivateSet) -> Private[Voters]:
         """What the private records vote with."""

@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from ..adapters.contract import AdapterConfig
-from ..adapters.gateway import Gateway, Progress
+from ..adapters.gateway import Gateway
+from ..adapters.roles import Progress
 from ..adapters.wrappers.limited import Limits
 from ..adapters.wrappers.metered import Spending
 from ..adapters.wrappers.overheard import Billed

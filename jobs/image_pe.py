@@ -118,6 +118,6 @@ class ImagePEConfig(EvolutionConfig, frozen=True):
         }
 
     def largest(self, data: PrivateSet) -> Mapping[str, Request]:
-        from ..adapters.trusted import largest_of
+        from ..adapters.trusted_rows import largest_of
 
         return {role: EmbedRequest(content=largest_of(data)) for role in self.private_roles()}

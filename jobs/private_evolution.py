@@ -12,7 +12,8 @@ from functools import partial
 import numpy as np
 
 from ..adapters import registry
-from ..adapters.gateway import Counts, Gateway
+from ..adapters.gateway import Gateway
+from ..adapters.roles import Counts
 from ..cache.money import dollars
 from ..cache.sqlite import SqliteStore
 from ..data.private_set import Split

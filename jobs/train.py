@@ -96,7 +96,7 @@ class TrainConfig(JobConfig, frozen=True):
 
     def check_roles(self) -> None:
         """Refuse adapters that cannot do what the job asks, or may not see what it shows them. Opens none."""
-        from ..adapters import gateway
+        from ..adapters import roles
         from ..adapters.contract import EmbedRequest, ImageRequest
 
         if isinstance(self.public, Painted) and "painter" not in self.adapters:
@@ -107,7 +107,7 @@ class TrainConfig(JobConfig, frozen=True):
         asked = {"judge": (EmbedRequest,), "painter": (ImageRequest,)}
         used = {role: self.adapters[role] for role in self.roles()}
         private = ("judge",) if "judge" in used else ()
-        gateway.check(used, trust=self.trust, asked={role: asked[role] for role in used}, private=private)
+        roles.check(used, trust=self.trust, asked={role: asked[role] for role in used}, private=private)
 
     def located(self, base: Path) -> Self:
         here = super().located(base)

@@ -158,6 +158,10 @@ class Origin:
     key: SecretStr | None = None
     replacement: str = ""
 
+    @property
+    def where(self) -> str:
+        return f"{self.kind} {self.model!r} at {self.endpoint}"
+
     def shown(self, text: str) -> str:
         """A server's words on one short line, without the key, should it have sent that back."""
         line = " ".join(text.split())
@@ -174,7 +178,7 @@ def settle(origin: Origin, failure: Failure, *, possibly_billed: bool = False) -
     """
     what = meaning(origin.provider, failure)
     word = origin.shown(failure.code or failure.type or f"HTTP {failure.status}")
-    where = f"{origin.kind} {origin.model!r} at {origin.endpoint}"
+    where = origin.where
     said = origin.shown(failure.message)
     if what is Meaning.REFUSED:
         return Refusal(word)

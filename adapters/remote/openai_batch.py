@@ -35,6 +35,8 @@ class OpenAIBatches:
 
     def __init__(self, adapter: OpenAI) -> None:
         self._adapter = adapter
+        self._wire = adapter.wire
+        self._origin = adapter.origin
 
     def line(self, request: Request, custom_id: str) -> Line | None:
         """The request as a line of a batch file; None for what is a form on the wire, and so cannot be one."""
@@ -46,24 +48,24 @@ class OpenAIBatches:
         return Line(endpoint=endpoint, text=text.encode() + b"\n", paints="images" in path)
 
     async def upload(self, content: bytes) -> str:
-        body = await self._adapter.posted("/files", {"purpose": "batch"}, file=("file", ("batch.jsonl", content)))
+        body = await self._wire.posted("/files", {"purpose": "batch"}, file=("file", ("batch.jsonl", content)))
         return self._text(body, "id")
 
     async def create(self, file: str, *, endpoint: str, token: str) -> Look:
         asked = {"input_file_id": file, "endpoint": endpoint, "completion_window": WINDOW, "metadata": {MARK: token}}
-        return self._look(await self._adapter.posted("/batches", asked))
+        return self._look(await self._wire.posted("/batches", asked))
 
     async def look(self, remote: str) -> Look:
-        return self._look(await self._adapter.got(f"/batches/{remote}"))
+        return self._look(await self._wire.got(f"/batches/{remote}"))
 
     async def find(self, token: str) -> Look | None:
         """The batch that carries the token, if there is one."""
         after = ""
         for _ in range(MOST_PAGES):
-            page = await self._adapter.got(f"/batches?limit={PAGE}{after}")
+            page = await self._wire.got(f"/batches?limit={PAGE}{after}")
             listed = page.get("data")
             if not isinstance(listed, list):
-                malformed(self._adapter.where, "a list of batches that is none")
+                malformed(self._origin.where, "a list of batches that is none")
             for each in listed:
                 about = each.get("metadata") if isinstance(each, dict) else None
                 if isinstance(about, Mapping) and about.get(MARK) == token:
@@ -77,7 +79,7 @@ class OpenAIBatches:
         """(custom id, the line) of everything that the provider says of a batch, in any order, perhaps twice."""
         found: list[tuple[str, Any]] = []
         for file in look.files:
-            for text in (await self._adapter.fetched(f"/files/{file}/content")).splitlines():
+            for text in (await self._wire.fetched(f"/files/{file}/content")).splitlines():
                 line = _object(text)
                 if line is not None and isinstance(line.get("custom_id"), str):
                     found.append((line["custom_id"], line))
@@ -93,7 +95,7 @@ class OpenAIBatches:
             )
         code = error.get("code") if isinstance(error, dict) else None
         # Expired or cancelled before its turn came: not done and not billed.
-        raise Transient(f"{self._adapter.where}: a line of a batch was not done ({code or 'no reason given'})")
+        raise Transient(f"{self._origin.where}: a line of a batch was not done ({code or 'no reason given'})")
 
     def _look(self, body: Mapping[str, Any]) -> Look:
         status = self._text(body, "status")
@@ -105,13 +107,13 @@ class OpenAIBatches:
             codes = {str(each.get("code") or "") for each in errors}
             again = bool(codes & _WAITS)
             said = str(errors[0].get("message") or "") if errors else "no reason given"
-            why = f"{self._adapter.where}: the batch was not accepted: {self._adapter.shown(said)}"
+            why = f"{self._origin.where}: the batch was not accepted: {self._origin.shown(said)}"
         return Look(remote=self._text(body, "id"), progress=progress, files=files, why=why, again=again)
 
     def _text(self, body: Any, name: str) -> str:
         value = body.get(name) if isinstance(body, Mapping) else None
         if not isinstance(value, str) or not value:
-            malformed(self._adapter.where, f"a batch or file without {name}")
+            malformed(self._origin.where, f"a batch or file without {name}")
         return value
 
 

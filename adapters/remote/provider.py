@@ -99,7 +99,7 @@ class Caller:
 
     @property
     def where(self) -> str:
-        return f"{self._origin.kind} {self._origin.model!r} at {self._origin.endpoint}"
+        return self._origin.where
 
     def reached(self) -> None:
         """The server answered something: from now on, silence is a matter of patience."""

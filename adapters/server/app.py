@@ -37,7 +37,8 @@ from ..contract import (
     Transient,
     Usage,
 )
-from ..gateway import Gateway, GatewayError
+from ..gateway import Gateway
+from ..roles import GatewayError
 from . import translation
 from .asking import Asking, Draws
 from .forms import form_body, json_body

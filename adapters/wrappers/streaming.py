@@ -42,7 +42,9 @@ class Chunked:
             if len(replies) != len(chunk):
                 raise AdapterError(f"{self._role!r} gave {len(replies)} replies to {len(chunk)} requests")
             for request, reply in zip(chunk, replies, strict=True):
-                _check(self._role, wrong_with(request, reply))
+                wrong = wrong_with(request, reply)
+                if wrong:
+                    raise AdapterError(f"{self._role!r} gave no usable reply: {wrong}")
             yield list(enumerate(replies, start))
 
 
@@ -80,25 +82,23 @@ class Direct:
 class Bridged:
     """An async adapter on the gateway's event loop: at most `concurrency` requests are under way or not yet kept.
 
-    A group counts as kept when the next is asked for; `kept_below`: whatever the adapter answers is kept already. After a failure no new request starts, and `Asked` ones that were not
-    sent yet are given up; those under way are paid for, so they end and are yielded first.
+    A group counts as kept when the next is asked for; `kept_below`: whatever the adapter answers is kept already. After a
+    failure no new request starts, and `Asked` ones that were not sent yet are given up; those under way are paid for, so
+    they end and are yielded first. Whether a reply has the right form is for others to say: `metered.py` before a public
+    one is kept, `trusted.py` for a private one, where it is no error.
     """
 
     def __init__(
         self,
         adapter: AsyncAdapter[Any, Any],
         *,
-        role: str,
         loop: EventLoop,
         concurrency: int,
-        wrong: Callable[[Any, Any], str] = wrong_with,
         kept_below: bool = False,
     ) -> None:
         self._adapter = adapter
-        self._role = role
         self._loop = loop
         self._concurrency = concurrency
-        self._wrong = wrong
         self._kept_below = kept_below
 
     def stream(self, requests: Sequence[Any], /) -> Iterator[Finished]:
@@ -120,7 +120,6 @@ class Bridged:
                 working[me] = request
                 try:
                     reply = await self._adapter.answer(request)
-                    _check(self._role, self._wrong(request, reply))
                 except Exception as error:  # noqa: BLE001  raised below, after what finished is yielded
                     failures.append(error)
                     unkept.release()
@@ -203,8 +202,3 @@ def groups(finished: SimpleQueue[tuple[int, Any] | None]) -> Iterator[Finished]:
         if group:
             yield group
         return
-
-
-def _check(role: str, wrong: str) -> None:
-    if wrong:
-        raise AdapterError(f"{role!r} gave no usable reply: {wrong}")

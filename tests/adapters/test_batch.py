@@ -28,8 +28,8 @@ from privolve.adapters.contract import (
     TextRequest,
     Transient,
 )
-from privolve.adapters.gateway import GatewayError
 from privolve.adapters.remote.openai import OpenAIConfig
+from privolve.adapters.roles import GatewayError
 from privolve.adapters.stub import Stub
 from privolve.adapters.wrappers.metered import MoneyExceeded, Spending
 from privolve.adapters.wrappers.retrying import Patience

@@ -23,7 +23,8 @@ from privolve.adapters.contract import (
     TextRequest,
     Transient,
 )
-from privolve.adapters.gateway import Counts, Gateway, RoleError, TrustError
+from privolve.adapters.gateway import Gateway
+from privolve.adapters.roles import Counts, RoleError, TrustError
 from privolve.adapters.scripted import Scripted, ScriptedAsync, ScriptedConfig, named_after
 from privolve.adapters.wrappers.cached import decode, encode
 from privolve.adapters.wrappers.retrying import Patience

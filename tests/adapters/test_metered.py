@@ -26,8 +26,8 @@ from privolve.adapters.contract import (
     Transient,
     Usage,
 )
-from privolve.adapters.gateway import GatewayError
 from privolve.adapters.models import Facts, Price
+from privolve.adapters.roles import GatewayError
 from privolve.adapters.scripted import ScriptedConfig
 from privolve.adapters.wrappers.metered import PRIVATE_TRIES, MoneyExceeded, Spending
 from privolve.adapters.wrappers.retrying import Patience

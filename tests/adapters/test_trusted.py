@@ -28,8 +28,9 @@ from privolve.adapters.contract import (
     Stopped,
     Transient,
 )
-from privolve.adapters.gateway import CAPTION_BYTES, Counts, GatewayError
+from privolve.adapters.roles import Counts, GatewayError
 from privolve.adapters.scripted import ScriptedAsync, ScriptedConfig
+from privolve.adapters.trusted import CAPTION_BYTES
 from privolve.adapters.wrappers.retrying import Patience
 from privolve.data.private_set import PrivateSet, Record
 from privolve.data.voters import Voters
@@ -300,12 +301,12 @@ def test_a_set_of_another_size_than_declared_stops(gateway, images):
 
 
 def test_a_bug_inside_shows_its_stage_and_type_only(gateway, images, monkeypatch):
-    from privolve.adapters import trusted
+    from privolve.adapters import trusted_rows
 
     def bug(*_: object) -> None:
         raise KeyError("CANARY")
 
-    monkeypatch.setattr(trusted, "_read", bug)
+    monkeypatch.setattr(trusted_rows, "_read", bug)
     with pytest.raises(PrivateStageError, match=r"embedding by 'eye' failed on private values .KeyError.") as shown:
         gateway({"eye": config(Batches())}).open_trusted("eye").embed(images(5))
     assert "CANARY" not in "".join(traceback.format_exception(shown.value))

@@ -9,7 +9,7 @@ import pytest
 
 from privolve.adapters import registry
 from privolve.adapters.contract import AsyncAdapter, EmbedRequest, Refusal, Stopped, wrong_with
-from privolve.adapters.gateway import RoleError
+from privolve.adapters.roles import RoleError
 from privolve.adapters.stub import Stub
 from privolve.cache.modes import Mode
 from privolve.cache.store import MemoryStore

@@ -7,7 +7,7 @@ import pytest
 
 from privolve.adapters import registry
 from privolve.adapters.contract import Location
-from privolve.adapters.gateway import TrustError
+from privolve.adapters.roles import TrustError
 from privolve.data.private_set import PrivateSet, Record
 from privolve.privacy.private import Private, open_private
 
