@@ -40,6 +40,16 @@ class Spent:
     micro: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Habit:
+    """What a model's calls of one kind took of late, as its provider reported: moving averages, to which the newest call adds most."""
+
+    calls: int
+    share_of_input: float
+    """Of the input tokens that had been counted, which are the most that there can be."""
+    output_tokens: float
+
+
 def kept(store: SqliteStore) -> Sequence[Kept]:
     def read(open_: Transaction) -> Sequence[Kept]:
         rows = open_.connection.execute(
@@ -62,6 +72,34 @@ def spent(store: SqliteStore) -> Sequence[Spent]:
         return [Spent(scope=a, role=b, settled=c, answered=d, slots=e, lost=f, micro=g) for a, b, c, d, e, f, g in rows]
 
     return store.submit(read).result()[0]
+
+
+def habit(store: SqliteStore, *, model: str, request: str) -> Habit | None:
+    """Of public requests of the type `request` to `model`, by whichever run; None: it has answered none."""
+
+    def read(open_: Transaction) -> Sequence[tuple[float, float]]:
+        return open_.connection.execute(
+            "select json_extract(usage, '$.input_tokens') * 1.0 / json_extract(usage, '$.most_input_tokens'), "
+            "json_extract(usage, '$.output_tokens') from attempts join requests on requests.key = attempts.key "
+            "where state = 'settled' and json_extract(usage, '$.reported') and json_extract(usage, '$.most_input_tokens') > 0 "
+            "and json_extract(usage, '$.input_tokens') > 0 "  # What was refused took nothing, and is asked again.
+            "and json_extract(canonical, '$.identity.model') = ? and json_extract(canonical, '$.request.\"$type\"') = ? "
+            "order by attempts.id desc limit ?",
+            (model, request, _REMEMBERED),
+        ).fetchall()
+
+    calls = store.submit(read).result()[0]
+    if not calls:
+        return None
+    weights = [_FADING**age for age in range(len(calls))]
+    share, output = (sum(w * each[part] for w, each in zip(weights, calls, strict=True)) for part in (0, 1))
+    return Habit(calls=len(calls), share_of_input=share / sum(weights), output_tokens=output / sum(weights))
+
+
+_FADING = 0.98
+"""How much less a call weighs than the one after it."""
+_REMEMBERED = 400
+"""Calls; older ones would weigh less than a thousandth of the newest."""
 
 
 def sizes(path: Path) -> tuple[int, int]:

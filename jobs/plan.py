@@ -7,8 +7,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..adapters.contract import Request
+from ..adapters.pricing import facts_of
 from ..cache import upkeep
 from ..cache.sqlite import SqliteStore
+from ..cache.upkeep import Habit
 from ..data.private_set import PrivateSet
 from ..privacy.accounting import default_delta, epsilon
 from ..privacy.mechanism import Relation
@@ -108,6 +111,7 @@ def uses(config: EvolutionConfig, design: Design, private: PrivateSet, kept: _Ke
     """What each role is left to be asked; without `kept` of a run that asked nothing yet."""
     kept = kept or _Kept(calls={}, slots={}, micro=0)
     asked, typical, largest = config.requests(design.stages()), config.typical(private), config.largest(private)
+    habits = _habits(config, typical)
     found: list[Use] = []
     for role in config.roles():
         # Before its first private record a role is asked about a blank.
@@ -121,6 +125,7 @@ def uses(config: EvolutionConfig, design: Design, private: PrivateSet, kept: _Ke
                 typical=typical[role],
                 slots=max(0, private.count - kept.slots.get(role, 0)) if role in largest else 0,
                 largest=largest.get(role),
+                habit=habits.get(role),
             )
         )
     return found
@@ -153,6 +158,20 @@ def _kept(config: EvolutionConfig, count: int) -> _Kept:
         slots={each.role: count if answered else max(0, min(count, each.slots) - unsure) for each in spent},
         micro=sum(each.micro for each in spent),
     )
+
+
+def _habits(config: EvolutionConfig, typical: Mapping[str, Request]) -> Mapping[str, Habit]:
+    """What earlier calls of any run took, by role. Only of public requests is anything known, so no record is in it."""
+    path = cache_folder(config.performance) / CACHE_FILE
+    models = {role: facts.model for role in config.roles() if (facts := facts_of(config.adapters[role])) is not None}
+    if not models or not path.is_file():
+        return {}
+    with closing(SqliteStore(path)) as store:
+        found = {
+            role: upkeep.habit(store, model=model, request=type(typical[role]).__name__)
+            for role, model in models.items()
+        }
+    return {role: habit for role, habit in found.items() if habit is not None}
 
 
 def _signal(design: Design) -> list[str]:

@@ -1,7 +1,8 @@
-"""What a job will cost in money and time, from its settings and dated facts alone: no network, no key, no model opened.
+"""What a job will cost in money and time, from its settings, dated facts and earlier bills: no network, no key, no model opened.
 
 An estimate has two ends. The worst is what the budget reserves: a caption as long as its limit, every token of a
-prompt counted high. The expected takes typical lengths. Time takes typical delays, and the account's limits where known.
+prompt counted high. The expected takes typical lengths, or those of earlier calls where the cache holds any. Time takes
+typical delays, and the account's limits where known.
 
 Slots of a private set are paid for in advance, each at the most that it can cost: the largest request, as often as one
 may be billed. So that is their worst, and it is what they take from the budget even if all goes well.
@@ -18,6 +19,7 @@ from ..adapters.pricing import Estimating, facts_of, limits_of
 from ..adapters.wrappers.limited import Limits
 from ..adapters.wrappers.metered import PRIVATE_TRIES
 from ..cache.money import dollars
+from ..cache.upkeep import Habit
 from .job import Budget, Performance
 
 TYPICAL_OUTPUT_TOKENS = 90
@@ -42,6 +44,8 @@ class Use:
     """Of the private set, left to be paid for."""
     largest: Request | None = None
     """About a slot; no record's request costs more."""
+    habit: Habit | None = None
+    """What such calls took before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +66,8 @@ def cost(use: Use, performance: Performance) -> Cost | None:
     """None where calls cost nothing, or nothing of their size is known."""
     if registry.location(use.config) is Location.LOCAL or not isinstance(use.config, Estimating):
         return None
-    usual = _usual(use.config.estimate(use.typical))
     most = use.config.estimate(use.typical)
+    usual = _usual(most, use.habit)
     most_private = _times(use.config.estimate(use.largest or use.typical), PRIVATE_TRIES)
     facts = facts_of(use.config)
     own = performance.limits.get(use.role)
@@ -137,17 +141,21 @@ def _role(use: Use, each: Cost | None) -> list[str]:
     price = "price unknown" if each.money is None else _span(each.money)
     batch = "" if each.batch is None else f"; as a batch {_span(each.batch)}"
     text.append(f"  {'':10} {price}{batch}; {_duration(each.seconds[0])} to {_duration(each.seconds[1])}")
+    if use.habit is not None:
+        text.append(f"  {'':10} expected as its last {use.habit.calls:,} calls of this kind went")
     if each.advance:
         text.append(f"  {'':10} the slots are paid in advance at the worst, {PRIVATE_TRIES} tries each: it stays spent")
     return text
 
 
-def _usual(most: Usage) -> Usage:
-    """What a call is expected to consume that can consume so much."""
+def _usual(most: Usage, habit: Habit | None) -> Usage:
+    """What a call is expected to consume that can consume so much; never more than that."""
+    share = TYPICAL_SHARE_OF_INPUT if habit is None else min(1.0, habit.share_of_input)
+    output = TYPICAL_OUTPUT_TOKENS if habit is None else round(habit.output_tokens)
     return replace(
         most,
-        input_tokens=round(TYPICAL_SHARE_OF_INPUT * most.input_tokens),
-        output_tokens=most.output_tokens if most.images else min(TYPICAL_OUTPUT_TOKENS, most.output_tokens),
+        input_tokens=round(share * most.input_tokens),
+        output_tokens=most.output_tokens if most.images else min(output, most.output_tokens),
     )
 
 

@@ -160,7 +160,7 @@ class Metered:
                 answered, failure = await _send(self._adapter, request, deadline, passage)
                 ended = True
                 if isinstance(answered, Answered):
-                    return await self._kept(attempt, request, place, answered, amount)
+                    return await self._kept(attempt, request, place, answered, most, amount)
                 await self.failed(attempt, failure)
                 assert failure is not None
                 raise failure
@@ -170,10 +170,10 @@ class Metered:
                 (self._money.lose if is_sent else self._money.refund)(attempt)
 
     async def _kept(
-        self, attempt: int, request: Any, place: Address | None, answered: Answered[Any], amount: int
+        self, attempt: int, request: Any, place: Address | None, answered: Answered[Any], most: Usage, amount: int
     ) -> Any:
         """Charge the answer and keep it; one of a wrong form is paid for and not kept."""
-        charge = self._charge(answered.usage, amount)
+        charge = self._charge(answered.usage, amount, most)
         wrong = wrong_with(request, answered.reply) or self._wrong_width(request, answered.reply)
         if wrong or place is None:
             await done(self._money.settle(attempt, charge))
@@ -212,7 +212,7 @@ class Metered:
         """Keep an answer that came otherwise than by a try, and charge it."""
         most = self._adapter.estimate(asked.request)
         amount = _amount(self.role, self._adapter, most, self._pricing, self._spending)
-        return await self._kept(attempt, asked.request, asked.address, answered, amount)
+        return await self._kept(attempt, asked.request, asked.address, answered, most, amount)
 
     async def refund(self, attempt: int) -> None:
         await done(self._money.refund(attempt))
@@ -266,7 +266,8 @@ class Metered:
             if isinstance(outcome, money.Reserved):
                 self._money.refund(outcome.attempt)
 
-    def _charge(self, usage: Usage, amount: int) -> Charge:
+    def _charge(self, usage: Usage, amount: int, most: Usage | None = None) -> Charge:
+        """`most`: what had been counted before it was sent, beside which plans see what such calls take."""
         cost = self._pricing.cost(usage) if usage.reported else None
         return Charge(
             micro=amount if cost is None else cost,
@@ -277,6 +278,7 @@ class Metered:
                 "output_tokens": usage.output_tokens,
                 "images": usage.images,
                 "reported": usage.reported,
+                **({} if most is None else {"most_input_tokens": most.input_tokens}),
                 "raw": dict(usage.raw),
             },
             request_id=usage.request_id,

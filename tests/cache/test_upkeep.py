@@ -122,3 +122,32 @@ def test_a_cache_of_the_first_schema_is_brought_up_to_date(tmp_path):
     assert store.get([place("a")])[0].payload == b"words"
     assert Money(store, scope="run").totals().spent == 0
     store.close()
+
+
+def asked(name: str, *, model: str = "m-1", kind: str = "TextRequest") -> Address:
+    canonical = f'{{"identity":{{"model":"{model}"}},"request":{{"$type":"{kind}"}}}}'
+    return Address(key=f"k1:{name}", namespace="run", draw=0, canonical=canonical)
+
+
+def took(store: SqliteStore, place: Address, *, given: int, most: int, output: int, reported: bool = True) -> None:
+    money = Money(store, scope="run")
+    attempt = money.reserve("writer", 1, place=place).result().attempt
+    usage = {"input_tokens": given, "most_input_tokens": most, "output_tokens": output, "reported": reported}
+    money.settle(attempt, Charge(micro=1, usage=usage), [(place, saved())]).result()
+
+
+def test_a_models_habit_is_a_moving_average_of_what_its_calls_took(tmp_path) -> None:
+    """Half of the input, then all of it, which weighs as 1 to 0.98; what was refused or not reported counts not."""
+    store = SqliteStore(tmp_path / "answers.db")
+    assert upkeep.habit(store, model="m-1", request="TextRequest") is None
+    took(store, asked("old"), given=50, most=100, output=10)
+    took(store, asked("new"), given=300, most=300, output=20)
+    took(store, asked("model", model="m-2"), given=1, most=100, output=900)
+    took(store, asked("kind", kind="CaptionRequest"), given=1, most=100, output=900)
+    took(store, asked("refused"), given=0, most=100, output=0)
+    took(store, asked("silent"), given=100, most=100, output=900, reported=False)
+    habit = upkeep.habit(store, model="m-1", request="TextRequest")
+    assert habit is not None and habit.calls == 2
+    assert habit.share_of_input == pytest.approx((1 + 0.98 * 0.5) / 1.98)
+    assert habit.output_tokens == pytest.approx((20 + 0.98 * 10) / 1.98)
+    store.close()

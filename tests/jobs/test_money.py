@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import closing
 
 import pytest
 
 from privolve.adapters import registry
+from privolve.cache import upkeep
+from privolve.cache.sqlite import SqliteStore
+from privolve.jobs.gateways import CACHE_FILE
 
 JOB = """
 kind = "dpiti"
@@ -176,6 +180,22 @@ def test_what_a_run_has_paid_is_not_planned_again(work, paid_eye) -> None:
     assert planned(after)[1] < worst / 50
     stats = work("cache", "stats").out
     assert "96 private slots in advance" in stats
+
+
+def test_a_plan_expects_what_earlier_calls_of_any_run_took_and_its_worst_stays(work, paid_eye) -> None:
+    other = ("plan", "job.toml", "--set", "seed=1")
+    before = work(*other).out
+    assert "expected as its last" not in before
+    assert work("run", "job.toml").code == 0
+    after = work(*other).out
+    assert re.search(r"expected as its last \d+ calls of this kind went", after)
+    tokens = [re.search(r"([\d,]+) to ([\d,]+) tokens in", said) for said in (before, after)]
+    (typical, worst), (seen, still) = ([int(end.replace(",", "")) for end in each.groups()] for each in tokens if each)
+    assert still == worst and 0 < seen != typical
+    with closing(SqliteStore(work.folder / "experiments" / ".cache" / CACHE_FILE)) as store:
+        habit = upkeep.habit(store, model="text-embedding-3-small", request="EmbedRequest")
+    assert habit is not None
+    assert seen == pytest.approx(habit.share_of_input / 0.75 * typical, rel=0.05)
 
 
 def test_a_run_that_stopped_among_its_slots_plans_those_of_the_last_chunk_again(work, paid_eye) -> None:
