@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
     init = commands.add_parser("init", help="print a commented job file to start from")
-    init.add_argument("kind", metavar="KIND", help="dpiti or image-pe; for a training copy a file of examples/")
+    init.add_argument("kind", metavar="KIND", help="dpiti, image-pe or train")
     init.add_argument(
         "--data", type=Path, metavar="PATH", help="look at this folder or file and propose the [data] table"
     )

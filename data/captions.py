@@ -68,9 +68,18 @@ class CsvConfig(DataConfig, frozen=True):
 
     def survey(self) -> dict[str, Any]:
         if self.label_column is None:
-            return {"classes": (self.name,)}
+            return {"classes": (self.name,), **self._bare()}
         labels = {(row.label or "").strip() for row in self._rows(self.path)}
         return {"classes": tuple(sorted(label for label in labels if label))}
+
+    def _bare(self) -> dict[str, Any]:
+        """For a .txt of texts and nothing else, one a line: that the first is a record too, and its quotes its own."""
+        if self.path.suffix.lower() != ".txt" or self.columns:
+            return {}
+        with open_container(self.path, max_bytes=self.max_bytes, where=self.where) as file:
+            first = file.readline().removeprefix(b"\xef\xbb\xbf").strip()
+        is_header = b"\t" in first or first.strip(b'"') == self.text_column.encode()
+        return {} if is_header else {"columns": (self.text_column,), "quoted": False}
 
     def _slots(self, path: Path, ids: str) -> Captions:
         return Captions(
@@ -105,7 +114,10 @@ class CsvConfig(DataConfig, frozen=True):
         if header.count(name) != 1:
             known = ", ".join(repr(column) for column in header[:20]) or "none"
             problem = "no" if name not in header else "more than one"
-            raise Damaged(f"{self.where}: {path} has {problem} column {name!r}; its columns are {known}")
+            raise Damaged(
+                f"{self.where}: {path} has {problem} column {name!r}; its columns are {known}; name the one that is meant, "
+                "or list `columns` where the first row is a record"
+            )
         return header.index(name)
 
 

@@ -22,7 +22,7 @@ from .private_set import PrivateSet, Split
 from .slots import Listing, PrivateLog, SlotRecords, Slots, partition
 from .validation import validation_split
 
-PROPOSED = ("classes", "size", "channels", "range")
+PROPOSED = ("classes", "size", "channels", "range", "columns", "quoted")
 SAFE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 
@@ -130,7 +130,7 @@ class DataConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
         if not surveyed:
             raise Undeclared(f"{self.where}: the set is empty: it has no slot; check `path`")
         found = {**surveyed, **{field: value for field, value in self if field in self.model_fields_set}}
-        found = {field: found[field] for field in PROPOSED if found.get(field)}
+        found = {field: found[field] for field in PROPOSED if found.get(field) not in (None, ())}
         declared = type(self).model_validate({**dict(self), **found, "count": None})
         voters, _ = declared._parts(declared.listing())
         plain = {field: list(value) if isinstance(value, tuple) else value for field, value in found.items()}

@@ -31,7 +31,9 @@ IN_A_FOLDER = (
     ("data/*.parquet", "table"),
     ("*.tar", "webdataset"),
 )
-READ = "a folder of images, .npz, .zip, .csv, .tsv, .jsonl, .parquet, .tar shards, LMDB, idx files or CIFAR batches"
+READ = (
+    "a folder of images, .npz, .zip, .csv, .tsv, .txt, .jsonl, .parquet, .tar shards, LMDB, idx files or CIFAR batches"
+)
 
 
 def kind_of(path: Path) -> str | None:

@@ -103,6 +103,7 @@ class Exposure:
             reference=self.reference,
             n=self.n,
             reference_n=len(self.planted),
+            least=0.0,
         )
 
 

@@ -42,7 +42,7 @@ class VendiScore(MetricConfig):
 
     def of(self, synthetic: Items) -> Score:
         at_least(1, "a Vendi score", synthetic)
-        return score("Vendi score", vendi_score(synthetic.rows), synthetic, better="higher")
+        return score("Vendi score", vendi_score(synthetic.rows), synthetic, better="higher", least=1.0)
 
     def judge(self, references: References) -> Judge:
         return lambda synthetic: (self.of(synthetic),)

@@ -127,7 +127,7 @@ class FrechetDistance(MetricConfig):
             same_network(real, synthetic)
             at_least(2, "a Frechet distance", real, synthetic)
             value = frechet_distance(fit_of_real(), GaussianFit.of(synthetic.rows))
-            return score(DISTANCE, value, synthetic, real, better="lower")
+            return score(DISTANCE, value, synthetic, real, better="lower", least=0.0)
 
         return distance
 
@@ -196,7 +196,9 @@ class FrechetDistancePerClass(MetricConfig):
             values = {f"{DISTANCE} of class {label}": value for label, value in found.items()}
             values[f"mean {DISTANCE} of a class"] = float(np.mean(list(found.values())))
             values[f"{DISTANCE} of the worst class"] = max(found.values())
-            return tuple(score(name, value, synthetic, real, better="lower") for name, value in values.items())
+            return tuple(
+                score(name, value, synthetic, real, better="lower", least=0.0) for name, value in values.items()
+            )
 
         return distances
 

@@ -54,7 +54,7 @@ class InceptionScore(MetricConfig):
     def of(self, synthetic: Items) -> Score:
         at_least(self.splits, "an Inception Score", synthetic, instead="lower `splits`")
         value, _ = inception_score(_logs(synthetic), splits=self.splits, seed=self.seed)
-        return score("Inception Score", value, synthetic, better="higher")
+        return score("Inception Score", value, synthetic, better="higher", least=1.0)
 
     def judge(self, references: References) -> Judge:
         return lambda synthetic: (self.of(synthetic),)

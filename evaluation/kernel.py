@@ -154,8 +154,9 @@ class ClipMaximumMeanDiscrepancy(MetricConfig):
         same_network(real, synthetic)
         at_least(2, "CMMD", real, synthetic)
         found = self.distance(real.rows, synthetic.rows)
-        name = "CMMD" if self.estimate == "unbiased" else "CMMD (biased)"
-        return score(name, found.value, synthetic, real, better="lower", interval=found.interval)
+        # The biased estimate is a squared norm; the unbiased one, as KID, may be below zero.
+        name, least = ("CMMD", None) if self.estimate == "unbiased" else ("CMMD (biased)", 0.0)
+        return score(name, found.value, synthetic, real, better="lower", interval=found.interval, least=least)
 
     def distance(self, real: np.ndarray, synthetic: np.ndarray) -> KernelDistance:
         """Of features (n, d) and (m, d) of any length."""

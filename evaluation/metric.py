@@ -101,6 +101,7 @@ class Score:
 
     `subject` is what was judged, on `n` items; `reference` the split it was judged against, of `reference_n` items.
     `interval` is a 95 % confidence interval: over `repeats` seeds, or over the items where there is one repeat.
+    `least` and `most` are what the figure lies between by definition, where anything bounds it; a share needs neither.
     """
 
     name: str
@@ -116,6 +117,8 @@ class Score:
     reference_n: int = 0
     interval: tuple[float, float] | None = None
     repeats: int = 1
+    least: float | None = None
+    most: float | None = None
 
     def __post_init__(self) -> None:
         figures = (self.value, *(self.interval or ()))
@@ -128,6 +131,12 @@ class Score:
     def column(self) -> tuple[str, ...]:
         """Scores may stand in one column only if these are equal: name, feature space, reference, unit."""
         return (self.name, self.network, self.network_hash, self.reference, self.unit, self.better)
+
+    def within(self, low: float, high: float) -> tuple[float, float]:
+        """An interval cut to what the figure can be. It covers as often as before: no value outside could be the true one."""
+        least, most = (0.0, 1.0) if self.unit == SHARE else (self.least, self.most)
+        least, most = -math.inf if least is None else least, math.inf if most is None else most
+        return min(max(low, least), most), min(max(high, least), most)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

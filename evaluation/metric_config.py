@@ -7,7 +7,7 @@ items is fitted once however many sets are judged. Metrics of one figure are cal
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -70,9 +70,14 @@ def score(
     better: Better,
     unit: str = "",
     interval: tuple[float, float] | None = None,
+    least: float | None = None,
+    most: float | None = None,
 ) -> Score:
-    """The score of `synthetic` by `references`, the first of which is counted. Protected only if all of them are."""
-    return Score(
+    """The score of `synthetic` by `references`, the first of which is counted. Protected only if all of them are.
+
+    Give `least` and `most` where the definition of the figure bounds it, and `interval` as it was computed: it is cut there.
+    """
+    found = Score(
         name=name,
         subject=synthetic.name,
         value=value,
@@ -84,5 +89,7 @@ def score(
         reference=" and ".join(items.name for items in references),
         n=len(synthetic),
         reference_n=len(references[0]) if references else 0,
-        interval=interval,
+        least=least,
+        most=most,
     )
+    return found if interval is None else replace(found, interval=found.within(*interval))

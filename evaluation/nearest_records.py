@@ -59,6 +59,7 @@ class NearestRecords:
             reference=self.reference,
             n=len(self.held_out if subject else self.synthetic),
             reference_n=self.records,
+            least=0.0,
         )
 
 

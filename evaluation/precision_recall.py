@@ -112,7 +112,7 @@ class PrecisionRecall(MetricConfig):
                 "coverage": (found.coverage, SHARE),
             }
             return tuple(
-                score(f"{name} (k = {self.k})", value, synthetic, real, better="higher", unit=unit)
+                score(f"{name} (k = {self.k})", value, synthetic, real, better="higher", unit=unit, least=0.0)
                 for name, (value, unit) in figures.items()
             )
 

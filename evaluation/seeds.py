@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from .metric import SHARE, MetricError, Score
+from .metric import MetricError, Score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ def paired_difference(treated: Sequence[float], control: Sequence[float]) -> Pai
 
 
 def mean_score(scores: Sequence[Score]) -> Score:
-    """The mean over seeds of one score, with a 95 % t interval, within [0, 1] for a share; protected only if every one is."""
+    """The mean over seeds of one score, with a 95 % t interval within what the score can be; protected only if every one is."""
     from scipy.stats import t
 
     if not scores:
@@ -48,9 +48,7 @@ def mean_score(scores: Sequence[Score]) -> Score:
     mean, interval = float(values.mean()), None
     if len(values) > 1:
         half = float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
-        interval = (mean - half, mean + half)
-        if scores[0].unit == SHARE:
-            interval = (max(interval[0], 0.0), min(interval[1], 1.0))
+        interval = scores[0].within(mean - half, mean + half)
     return dataclasses.replace(
         scores[0],
         value=mean,

@@ -205,7 +205,8 @@ def _text(score: Score | None) -> str:
     value = in_unit(score.value, score)
     text = f"{value:.1f}" if score.unit == SHARE else figure(value)
     if score.interval is not None and score.repeats > 1:
-        half = (in_unit(score.interval[1], score) - in_unit(score.interval[0], score)) / 2
+        # An end that was cut to what the figure can be is nearer than half of the interval.
+        half = max(abs(in_unit(end, score) - value) for end in score.interval)
         text += f" ± {half:.1f}" if score.unit == SHARE else f" ± {figure(half)}"
     return f"{text}{' %' if score.unit == SHARE else ''}{mark}"
 

@@ -87,7 +87,7 @@ class Mauve(MetricConfig):
             seed=self.seed,
         )
         value = area(curve(p, q, scale=self.scale))
-        return score(f"MAUVE ({clusters} clusters)", value, synthetic, real, better="higher")
+        return score(f"MAUVE ({clusters} clusters)", value, synthetic, real, better="higher", least=0.0, most=1.0)
 
     def judge(self, references: References) -> Judge:
         return lambda synthetic: (self(references.test, synthetic),)

@@ -48,8 +48,16 @@ class TextLength(MetricConfig):
             at_least(1, "a distance of lengths", synthetic)
             found = lengths(texts_of(synthetic))
             return (
-                score("mean words", float(found.mean()), synthetic, better="", unit="words"),
-                score("length distance", wasserstein(found, expected), synthetic, real, better="lower", unit="words"),
+                score("mean words", float(found.mean()), synthetic, better="", unit="words", least=0.0),
+                score(
+                    "length distance",
+                    wasserstein(found, expected),
+                    synthetic,
+                    real,
+                    better="lower",
+                    unit="words",
+                    least=0.0,
+                ),
                 score(
                     "largest difference of lengths",
                     kolmogorov(found, expected),

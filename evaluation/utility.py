@@ -168,13 +168,21 @@ class _Figure:
     value: Callable[[Outcome], float]
     better: Better
     unit: str = ""
+    least: float | None = None
+    most: float | None = None
 
 
 _FIGURES = (
     _Figure(name="classifier accuracy", value=lambda outcome: outcome.accuracy, better="higher", unit=SHARE),
     _Figure(name="worst-class accuracy", value=lambda outcome: outcome.worst_class, better="higher", unit=SHARE),
-    _Figure(name="expected calibration error", value=lambda outcome: outcome.calibration_error, better="lower"),
-    _Figure(name="Brier score", value=lambda outcome: outcome.brier, better="lower"),
+    _Figure(
+        name="expected calibration error",
+        value=lambda outcome: outcome.calibration_error,
+        better="lower",
+        least=0.0,
+        most=1.0,
+    ),
+    _Figure(name="Brier score", value=lambda outcome: outcome.brier, better="lower", least=0.0, most=2.0),
 )
 
 
@@ -216,6 +224,8 @@ def _score(
                 reference=test.name,
                 n=len(training),
                 reference_n=len(test),
+                least=figure.least,
+                most=figure.most,
             )
             for value in values
         ]

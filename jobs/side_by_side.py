@@ -249,9 +249,12 @@ def _claim(members: Sequence[tuple[Source, dict[str, Any]]]) -> str:
     together, largest, unit = last["together"], last["maximum"], last["unit"]
     figures = f"({float(largest['epsilon']):.4g}, {float(largest['delta']):.3g})"
     if last["purpose"] == "benchmark":
+        plans = "the one plan of the ledger"
+        if together["runs"] > 1:
+            plans = f"all {together['runs']} plans of the ledger together"
         return (
-            "Public data played as private: an epsilon is what its run would have if it were the only release; all "
-            f"{together['runs']} plans of the ledger together would come to {figures} for one {unit}."
+            "Public data played as private: an epsilon is what its run would have if it were the only release; "
+            f"{plans} would come to {figures} for one {unit}."
         )
     models = ", with the training of its model" if any(source.epsilon for source, _ in members) else ""
     plans = "one plan" if together["runs"] == 1 else f"{together['runs']} plans"

@@ -147,7 +147,7 @@ def verify(run_dir: Path) -> list[str]:
 def summary(run_dir: Path) -> str:
     """The claim of a certificate that `verify` found to hold, and the table of its run."""
     document: dict[str, Any] = json.loads((Path(run_dir) / "release" / FILE).read_bytes())
-    return "\n".join([*textwrap.wrap(document["claim"], 100), "", *_table(document)])
+    return "\n".join([*_wrapped(document["claim"]), "", *_table(document)])
 
 
 def verify_ledger(run_dir: Path, ledger_dir: Path) -> tuple[list[str], str]:
@@ -180,7 +180,7 @@ def verify_ledger(run_dir: Path, ledger_dir: Path) -> tuple[list[str], str]:
     for partition in book.partitions:
         figure = _together(book, partition)
         lines.append(
-            f"Partition {partition}: everything its {figure['runs']} runs may release together is "
+            f"Partition {partition}: everything its {_counted(figure['runs'], 'run')} may release together is "
             f"({_shown(figure['epsilon'])}, {_shown(figure['delta'])})-DP; replace-one {_shown(figure['replace_one'])}."
         )
         if (left := book.spent(partition).left) is not None:
@@ -406,9 +406,10 @@ def _claim(document: Mapping[str, Any]) -> str:
         f"{document['partition']} partition{_beside(document)}; later releases add"
     )
     if document["purpose"] == "benchmark":
+        releases = "this release alone" if together["runs"] == 1 else f"these {together['runs']} releases together"
         opening = (
             "Benchmark: public data played as private. "
-            f"({epsilon}, {delta}) is the epsilon a single release would have; these {together['runs']} releases together: "
+            f"({epsilon}, {delta}) is the epsilon a single release would have; {releases}: "
             f"({_shown(together['epsilon'])}, {_shown(together['delta'])}). "
             f"Publishing the releases of run {document['run']} alone ({where}) would satisfy ({epsilon}, {delta})-DP: "
         )
@@ -431,7 +432,7 @@ def _claim(document: Mapping[str, Any]) -> str:
         f"Assumes: {'modified' if '+' in commit else 'unmodified'} code at commit {commit}; ledger not rolled back or copied; private folder, failed attempts, "
         "timing and sizes unseen; every model and public set made without these records or by an entry of this ledger; "
         "prompts, settings and the choice of what to publish made without looking at private records or unprotected figures "
-        f"(shown {document['unprotected_figures']['before_this_plan']} times before this plan)"
+        f"(shown {_counted(document['unprotected_figures']['before_this_plan'], 'time')} before this plan)"
         + "".join(f"; {assumption}" for assumption in document["assumptions"])
         + f". Not covered: what trusted roles received ({trusted}), the test partition, provider logs."
     )
@@ -450,12 +451,12 @@ def _text(document: Mapping[str, Any]) -> str:
     """`privacy.txt`."""
     figures, ledger = document["unprotected_figures"], document["ledger"]
     lines = ["What may be claimed", "===================", ""]
-    lines += textwrap.wrap(document["claim"], 100)
+    lines += _wrapped(document["claim"])
     lines += ["", *_table(document)]
     lines += ["", "By partition, all runs so far:"]
     for figure in document["partitions"]:
         lines.append(
-            f"  {figure['partition']}: ({_shown(figure['epsilon'])}, {_shown(figure['delta'])}) from {figure['runs']} runs; "
+            f"  {figure['partition']}: ({_shown(figure['epsilon'])}, {_shown(figure['delta'])}) from {_counted(figure['runs'], 'run')}; "
             f"replace-one {_shown(figure['replace_one'])}"
         )
     highest = document["maximum"]
@@ -463,12 +464,11 @@ def _text(document: Mapping[str, Any]) -> str:
     lines.append("  The test partition has no guarantee once its exact scores leave.")
     lines += ["", "Runs so far, each with its share:"]
     for run in document["runs"]:
-        after = (
-            f", made after unprotected figures of the voting set were shown {run['unprotected_figures_before']} times"
-        )
+        shown = _counted(run["unprotected_figures_before"], "time")
+        after = f", made after unprotected figures of the voting set were shown {shown}"
         lines.append(
             f"  {run['run']}: ({_shown(run['share']['epsilon'])}, {_shown(run['share']['delta'])}) of {run['partition']}, "
-            f"{run['releases']} releases{after if run['unprotected_figures_before'] else ''}"
+            f"{_counted(run['releases'], 'release')}{after if run['unprotected_figures_before'] else ''}"
             f"{'' if run['charged'] else ' (reserved, nothing released)'}"
         )
     sums = document["sums_of_shares"]
@@ -477,13 +477,14 @@ def _text(document: Mapping[str, Any]) -> str:
         lines.append(
             f"  left of the owner's total: ({_shown(sums['left']['epsilon'])}, {_shown(sums['left']['delta'])})"
         )
-    lines.append(f"  unprotected figures of the voting set were shown {figures['shown_by_now']} times by now")
+    shown = _counted(figures["shown_by_now"], "time")
+    lines.append(f"  unprotected figures of the voting set were shown {shown} by now")
     lines += ["", "Every event:"]
     for release in document["releases"]:
         cost = ", ".join(f"{key} {value}" for key, value in release["cost"].items() if key != "kind")
         again = f", paid {release['paid']} times" if release["paid"] > 1 else ""
         if release.get("continued"):
-            again += f", continued {release['continued']} times from a checkpoint"
+            again += f", continued {_counted(release['continued'], 'time')} from a checkpoint"
         unfinished = "" if release["output"] else " (no output)"
         lines.append(f"  {release['name']}: {release['cost']['kind']} ({cost}){again}{unfinished}")
     for title, items in (
@@ -510,6 +511,15 @@ def _table(document: Mapping[str, Any]) -> list[str]:
             for row in document["this_run"]["at"]
         ),
     ]
+
+
+def _wrapped(claim: str) -> list[str]:
+    """Lines that break between words alone: a run's id, a digest and a figure stay as they can be searched for."""
+    return textwrap.wrap(claim, 100, break_long_words=False, break_on_hyphens=False)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _item(item: Any) -> str:

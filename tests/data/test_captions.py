@@ -102,6 +102,17 @@ def test_a_proposal_lists_labels(write) -> None:
     }
 
 
+def test_a_txt_without_a_header_is_proposed_as_a_text_a_line(write, records) -> None:
+    path = write('\ufeff"Rain", she said\nsnow, and ice\n', name="notes.txt")
+    proposed = CsvConfig(path=path).propose()
+    assert proposed == {"classes": ["notes"], "columns": ["text"], "quoted": False, "count": 2}
+    declared = {field: tuple(proposed[field]) for field in ("classes", "columns")}
+    assert texts(records(config(path, **declared, quoted=False).load().train)) == ['"Rain", she said', "snow, and ice"]
+    assert CsvConfig(path=write("text\nrain\n", name="named.txt")).propose() == {"classes": ["named"], "count": 1}
+    with pytest.raises(DataError, match="list `columns` where the first row is a record"):
+        CsvConfig(path=write("review\tstars\nrain\t2\n", name="table.txt")).propose()
+
+
 def test_the_declaration_is_digested_and_where_the_file_lies_is_not(write, tmp_path: Path) -> None:
     path = write("text,label\nwords,a\n")
     declared = {"classes": ("a", "b"), "label_column": "label", "name": "notes"}

@@ -138,6 +138,13 @@ def test_an_interval_does_not_mind_items_sorted_by_class() -> None:
     assert sorted_by_class[1] - sorted_by_class[0] < apart
 
 
+def test_the_interval_of_a_squared_norm_is_not_below_nought_and_that_of_an_unbiased_estimate_is() -> None:
+    real, synthetic = items("real", features(60)), items("synthetic", features(60, seed=1))
+    unbiased, biased = (ClipMaximumMeanDiscrepancy(estimate=each)(real, synthetic) for each in ("unbiased", "biased"))
+    assert unbiased.interval is not None and unbiased.interval[0] < 0
+    assert biased.interval is not None and biased.interval[0] >= 0
+
+
 def test_too_few_items_are_named_with_the_way_out() -> None:
     real = items("held-out test", features(500))
     with pytest.raises(MetricError, match="final: KID needs at least 300 items, not 200; lower `subset_size`"):

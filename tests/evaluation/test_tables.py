@@ -57,6 +57,14 @@ def test_seeds_become_a_mean_with_an_interval() -> None:
     assert table.rows[0][:3] == ("pe", "1", "60.0 ± 24.8 %")
 
 
+def test_half_an_interval_is_that_of_the_end_that_was_not_cut() -> None:
+    distances = [
+        Score(name="Frechet distance", subject="x", value=value, protected=True, least=0.0) for value in (0.01, 0.03)
+    ]
+    (table,) = tables(group(*(cell("pe", 1.0, each, seed=seed) for seed, each in enumerate(distances))))
+    assert table.rows[0][2] == "0.02 ± 0.1271"
+
+
 def test_rows_are_floor_methods_by_epsilon_and_ceiling() -> None:
     shown = group(
         cell("real", None, accuracy(0.9, protected=False), kind="ceiling"),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tomllib
 
+import numpy as np
 import pytest
 
 from privolve import __version__
@@ -133,7 +135,7 @@ def test_a_plan_says_what_a_job_asks_costs_and_releases_and_makes_nothing(work) 
     assert sorted(work.folder.rglob("*")) == before
 
 
-@pytest.mark.parametrize("kind", ["image-pe", "dpiti"])
+@pytest.mark.parametrize("kind", ["image-pe", "dpiti", "train"])
 def test_init_writes_a_job_that_can_be_planned(work, kind: str) -> None:
     outcome = work("init", kind, "--data", "data", "--out", "new.toml")
     assert (outcome.code, outcome.err) == (0, "")
@@ -141,6 +143,57 @@ def test_init_writes_a_job_that_can_be_planned(work, kind: str) -> None:
     assert table["data"]["classes"] == ["0", "1"]
     assert table["data"]["size"] == [8, 8]
     assert work("plan", "new.toml").code == 0
+
+
+@pytest.mark.parametrize(("name", "content"), [("notes.csv", "text\n"), ("notes.txt", ""), ("notes.jsonl", None)])
+def test_init_writes_a_job_on_texts_that_can_be_planned(work, name: str, content: str | None) -> None:
+    texts = [f"a note on the weather of day {day}" for day in range(400)]
+    lines = [json.dumps({"text": text}) if content is None else text for text in texts]
+    (work.folder / name).write_text((content or "") + "\n".join(lines) + "\n")
+    outcome = work("init", "dpiti", "--data", name, "--out", "new.toml")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert tomllib.loads((work.folder / "new.toml").read_text())["evolution"]["voting"] == "text"
+    outcome = work("plan", "new.toml")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "400 private slots" in outcome.out
+
+
+@pytest.mark.parametrize("kind", ["image-pe", "train"])
+def test_init_of_a_job_on_images_refuses_texts_and_looks_at_none(work, kind: str) -> None:
+    (work.folder / "notes.csv").write_text("no header that it knows\n")
+    outcome = work("init", kind, "--data", "notes.csv", "--out", "new.toml")
+    assert outcome.code == 2
+    assert f"notes.csv: holds texts, and {kind} needs images; `privolve init dpiti --data notes.csv`" in outcome.line
+    assert not (work.folder / "new.toml").exists()
+
+
+@pytest.mark.parametrize(
+    ("size", "count", "trainer"),
+    [
+        ((8, 8), 1438, {"profile": "tiny"}),
+        ((9, 7), 40, {"profile": "tiny", "expected_batch": 10}),
+        ((28, 28), 7000, {"profile": "small"}),
+        ((45, 32), 3000, {"profile": "small", "network": "small", "mode": "frequency"}),
+        ((64, 64), 300, {"profile": "small", "mode": "frequency", "expected_batch": 75}),
+    ],
+    ids=str,
+)
+def test_a_training_to_start_from_fits_the_size_and_the_number_of_the_images(work, size, count, trainer) -> None:
+    """No batch is more than there are, the network sees such images, and the queries leave the training most of epsilon."""
+    from privolve.jobs import job
+    from privolve.jobs.training_design import shape_of
+    from privolve.privacy.accounting import epsilon
+
+    pixels = np.zeros((count, size[1], size[0]), dtype=np.uint8)
+    np.savez_compressed(work.folder / "set.npz", x_train=pixels, y_train=np.arange(count) % 2)
+    assert work("init", "train", "--data", "set.npz", "--out", "new.toml").code == 0
+    config = job.load(work.folder / "new.toml")
+    assert tomllib.loads((work.folder / "new.toml").read_text())["trainer"] == {"kind": "dp-feta-pro", **trainer}
+    shape = shape_of(config.split().train)
+    costs = [cost for _, cost in config.trainer.queries(shape)]
+    assert epsilon(costs, 1e-5) < config.privacy.epsilon / 4
+    config.trainer.check(shape, None)
+    assert config.trainer.network_config(shape, 2).image_width == size[0]
 
 
 @pytest.mark.parametrize(
@@ -170,7 +223,6 @@ def test_init_never_writes_over_a_file_and_refuses_what_it_does_not_know(work) -
     (work.folder / "empty").mkdir()
     for arguments, said in (
         (("dpity",), "'dpity' is no job kind; did you mean 'dpiti'?"),
-        (("train",), "there is no starter for 'train': copy a file of it from examples/digits"),
         (("dp-feta",), "there is no starter for 'dp-feta': copy a file of it from examples/digits"),
         (("image-pe", "--data", "empty"), "the set is empty: it has no slot; check `path`"),
         (("dpiti", "--data", "nowhere"), "nowhere: there is no such file or folder"),

@@ -162,6 +162,32 @@ def test_a_benchmark_says_what_one_release_would_have_and_what_all_have(desk, tm
     assert certificate.claim.startswith("Benchmark: public data played as private.")
 
 
+def test_one_of_a_kind_is_not_said_in_the_plural(desk, tmp_path):
+    ledger = desk.open(secret=None, purpose="benchmark")
+    ledger.note("earlier", "disclosed", {"partition": "train", "figures": 1})
+    certificate = _write(ledger, desk.finished(ledger, tmp_path / "run", releases=1))
+    alone = f"({statement._shown(certificate.epsilon)}, 1e-05)"
+    assert f"is the epsilon a single release would have; this release alone: {alone}." in certificate.claim
+    text = " ".join(
+        [*certificate.text.split(), *statement.verify_ledger(tmp_path / "run", desk.root / "digits")[1].split()]
+    )
+    assert "(shown 1 time before this plan)" in text
+    assert "everything its 1 run may release together" in text
+    for number, noun in (("1", "releases"), ("1", "runs"), ("1", "times")):
+        assert f" {number} {noun}" not in text
+
+
+def test_a_line_of_a_claim_breaks_no_id_in_two(desk, tmp_path):
+    run = "2026-11-22-image-pe-a-set-with-a-name-as-long-as-they-are-3fa9"
+    ledger = desk.open(secret=None, purpose="benchmark")
+    certificate = _write(ledger, desk.finished(ledger, tmp_path / "run", run=run))
+    for text in (certificate.text, statement.summary(tmp_path / "run")):
+        claim = text[text.index("Benchmark") : text.index("\n\nThis run alone")]
+        assert any(f"run {run}" in line or line.startswith(run) for line in claim.splitlines())
+        assert claim.replace("\n", " ") == certificate.claim
+        assert max(map(len, claim.splitlines())) <= 100
+
+
 def test_what_a_run_declares_is_on_its_certificate(desk, tmp_path):
     ledger = desk.open(secret=None, records=desk.records(), declare_disjoint="drawn from other people")
     ledger.note("run", "egress", {"role": "captioner", "model": "some-model"})
