@@ -8,13 +8,17 @@
 Asked of the private set: one histogram, of which a record changes k cells by 1 (`DiscreteGaussian(sigma sqrt k, cells = k)`),
 and the training calibrated beside it. The published scripts add noise of one scale and account another; here the plan is
 made of the mechanism that runs. The public set costs nothing; it must hold none of the private records.
+
+The classifier of the profile `paper` is the published ResNet-50 but for its norms (see `semantic_classifier`), and it is trained
+for as many epochs in batches as large. What differs: Adam with one rate and averaged weights, where theirs is SGD with
+momentum, weight decay and a cosine; and no flips.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -24,7 +28,10 @@ from .contract import Arrays, Bench, PublicImages, Shape, TrainerError
 from .contract import digest as digest_of
 from .course import DiffusionMethod, Profile
 from .pdp_diffusion import PDPDiffusion
-from .semantic_query import SemanticQuery, select_disjoint
+from .semantic_query import Scores, SemanticQuery, select_disjoint
+
+if TYPE_CHECKING:
+    from torch import nn
 
 QUERY = "semantic-query"
 
@@ -36,7 +43,13 @@ class PrivImage(DiffusionMethod, frozen=True):
         # The published noise is for 45,000 records; what it hides grows as the number of votes falls.
         "tiny": {**PDPDiffusion.PROFILES["tiny"], "votes": 2, "noise_multiplier": 5.0, "semantic_steps": 600},
         "small": {**PDPDiffusion.PROFILES["small"], "votes": 5, "semantic_steps": 1500},
-        "paper": {**PDPDiffusion.PROFILES["paper"], "votes": 5, "semantic_steps": 100_000},
+        "paper": {
+            **PDPDiffusion.PROFILES["paper"],
+            "votes": 5,
+            "semantic_network": "resnet-50",
+            "semantic_steps": 62_600,  # 100 epochs of ImageNet's 1,281,167 images
+            "semantic_batch": 2048,
+        },
     }
 
     kind: Literal["privimage"] = "privimage"
@@ -46,9 +59,13 @@ class PrivImage(DiffusionMethod, frozen=True):
     """Of the histogram, in units of sqrt(k)."""
     public_classes: int = Field(default=0, ge=0)
     """How many classes the public set has. 0: as many as it turns out to have; then `plan` cannot say whether k fits."""
+    semantic_network: Literal["small", "resnet-50"] = "small"
+    """The public classifier: three residual blocks of ours, or the published one, of 25 million parameters."""
+    semantic_width: int | None = Field(default=None, gt=0, multiple_of=4)
+    """Channels of its first convolution, which all others are multiples of. None: 32 of `small`, 64 of `resnet-50`."""
     semantic_steps: int = Field(gt=0)
-    """Mini-batches of the public classifier."""
-    semantic_width: int = Field(default=32, gt=0)
+    """Mini-batches that it is trained on."""
+    semantic_batch: int = Field(default=128, gt=0)
 
     @property
     def pretrains_on_public_alone(self) -> bool:
@@ -78,7 +95,7 @@ class PrivImage(DiffusionMethod, frozen=True):
         weights = self._classifier(bench, public)
         released = bench.release(
             QUERY,
-            query.with_noise(self.noise_multiplier).over(self._scores(bench.shape, len(public.classes), weights)),
+            query.with_noise(self.noise_multiplier).over(self._scores(bench, len(public.classes), weights)),
             question={"classifier": digest_of(weights), "public": public.digest, "votes": self.votes},
         )
         selected = select_disjoint(released["histogram"], self.votes)
@@ -97,49 +114,56 @@ class PrivImage(DiffusionMethod, frozen=True):
         from torch.nn.functional import cross_entropy
 
         from .loop import Fit, fit, initialised, part
-        from .semantic_classifier import SemanticClassifier, batch_of
+        from .semantic_classifier import batch_of
 
         key = {
             "images": public.digest,
             "classes": len(public.classes),
+            "network": self.semantic_network,
+            "width": self._width,
             "steps": self.semantic_steps,
-            "width": self.semantic_width,
+            "batch": self.semantic_batch,
+            "precision": self.precision,
             "seed": bench.seed,
         }
 
         def make(folder: Path) -> Arrays:
-            module = initialised(
-                lambda: SemanticClassifier(bench.shape.channels, len(public.classes), self.semantic_width),
-                bench.seed,
-                "semantic-classifier",
-            )
             return fit(
-                module,
+                initialised(lambda: self._network(bench.shape, len(public.classes)), bench.seed, "semantic-classifier"),
                 lambda net, batch: cross_entropy(net(batch["image"]), batch["label"], reduction="none"),
                 lambda rows, _: batch_of(public.pixels[rows], public.labels[rows]),
                 images=len(public),
-                settings=Fit(steps=self.semantic_steps, batch=128, learning_rate=1e-3),
+                settings=Fit(
+                    steps=self.semantic_steps,
+                    batch=self.semantic_batch,
+                    learning_rate=1e-3,
+                    precision=self.precision,
+                ),
                 seed=bench.seed,
                 folder=folder,
                 progress=bench.progress,
                 name="semantic classifier",
                 device=bench.device,
+                compiled=bench.compiled,
             )
 
         return part(bench.stage("semantic-classifier", key, make), "ema")
 
-    def _scores(self, shape: Shape, classes: int, weights: Arrays) -> Callable[[np.ndarray], np.ndarray]:
-        import torch
-
+    def _scores(self, bench: Bench, classes: int, weights: Arrays) -> Scores:
         from .loop import load_weights
-        from .semantic_classifier import SemanticClassifier, batch_of
+        from .semantic_classifier import scores_of
 
-        module = SemanticClassifier(shape.channels, classes, self.semantic_width)
-        load_weights(module, weights)
-        module.eval()
+        network = self._network(bench.shape, classes)
+        load_weights(network, weights)
+        network.to(bench.device).eval()
+        return lambda pixels: scores_of(network, pixels, bench.device)
 
-        def scores(pixels: np.ndarray) -> np.ndarray:
-            with torch.inference_mode():
-                return module(batch_of(pixels, np.zeros(len(pixels), dtype=np.int64))["image"]).numpy()
+    @property
+    def _width(self) -> int:
+        return self.semantic_width or {"small": 32, "resnet-50": 64}[self.semantic_network]
 
-        return scores
+    def _network(self, shape: Shape, classes: int) -> nn.Module:
+        from .semantic_classifier import ResNet50, SmallResNet
+
+        kind = ResNet50 if self.semantic_network == "resnet-50" else SmallResNet
+        return kind(shape.channels, classes, self._width)

@@ -136,6 +136,35 @@ def test_central_images_look_like_the_mean_of_their_class() -> None:
     assert abs(float(images[1].mean()) - 220) < 4
 
 
+def picture_of(pixels: np.ndarray) -> np.ndarray:
+    """The central image of a class whose mean is known: (height, width, channels)."""
+    height, width, channels = pixels.shape
+    shape = Shape(width=width, height=height, channels=channels, classes=("only",), slots=1)
+    config = CentralImages(shape=shape, probability=1.0, rounds=1, reduce=1)
+    return as_images(config, (pixels / 255 - 0.5)[None, None], [1.0])[0][0]
+
+
+def edge(side: int, channels: int) -> np.ndarray:
+    """Dark on the left, bright on the right."""
+    return np.broadcast_to(np.repeat([100, 150], side // 2)[:, None], (side, side, channels)).astype(np.uint8)
+
+
+def test_sharpening_makes_an_edge_of_a_grey_central_image_steeper_and_leaves_the_rest() -> None:
+    row = picture_of(edge(16, 1))[8, :, 0]
+    assert row.tolist() == [100] * 7 + [50, 200] + [150] * 7
+
+
+@pytest.mark.parametrize("level", [0, 77, 255])
+def test_a_flat_central_image_stays_as_it_is(level: int) -> None:
+    flat = np.full((17, 20, 1), level, dtype=np.uint8)
+    assert np.array_equal(picture_of(flat), flat)
+
+
+@pytest.mark.parametrize("picture", [edge(16, 3), edge(8, 1)], ids=["colour", "tiny"])
+def test_central_images_in_colour_or_of_few_pixels_are_not_sharpened(picture: np.ndarray) -> None:
+    assert np.array_equal(picture_of(picture), picture)
+
+
 def test_shrinking_averages_whole_blocks_and_what_is_left_at_the_edges() -> None:
     pixels = np.array([[[0, 255, 51], [255, 0, 51], [102, 102, 255]]], dtype=np.uint8)[..., None]
     np.testing.assert_allclose(shrunk(pixels, 2)[0, :, :, 0], [[0.5, 0.2], [0.4, 1.0]])
