@@ -130,7 +130,7 @@ class Performance(Table, frozen=True):
     gradient_chunk: int | None = Field(default=None, gt=0)
     """So many gradients at a time; None: as many as the way of computing them likes best."""
     compile: bool = False
-    """Compile the networks of public stages (`torch.compile`): faster on a GPU after a minute of compiling."""
+    """Compile the networks of public stages and the gradients of `vmap` (`torch.compile`): faster after minutes of compiling."""
     checkpoint_every: int = Field(default=25, gt=0)
     """Steps of a training between durable checkpoints; a crash loses no more than these."""
 

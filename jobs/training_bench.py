@@ -109,6 +109,7 @@ class JobBench:
             engine=performance.gradients,
             micro_batch=micro_batch(self._config, self._design),
             chunk=gradient_chunk(self._config, self._design),
+            compiled=self.compiled,
             checkpoint_every=checkpoint_every(self._config),
             preview_every=0 if model is None or sgd is None else preview_every(self._config, sgd.cost.steps),
             preview=None if model is None else lambda step, weights: self._show(step, model(weights)),
@@ -162,7 +163,7 @@ class HelpingBench:
         self.seed = config.seed
         self.public = public
         self.device = chosen_device(config.performance.device)
-        self.compiled = False
+        self.compiled = config.performance.compile
         self._config = config
         self._design = design
         self._records = records
@@ -193,4 +194,5 @@ class HelpingBench:
             engine=self._config.performance.gradients,
             micro_batch=micro_batch(self._config, self._design),
             chunk=gradient_chunk(self._config, self._design),
+            compiled=self.compiled,
         )

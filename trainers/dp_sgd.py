@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, final
 
@@ -29,7 +29,7 @@ from ..privacy.private import OperationalError, Private
 from ..privacy.randomness import SecretRng
 from . import gradients
 from .contract import Arrays, TrainerError, digest
-from .gradients import Batch, Engine, Losses
+from .gradients import Batch, Engine, Losses, Precision
 from .optimizers import Average, Optimizer
 from .ranks import Ranks, ranks
 from .workspace import Workspace
@@ -52,7 +52,8 @@ class Rows(Protocol):
 class Task:
     """What is trained: `trained` names the parameters of `module` that get gradients, and noise; the others stay.
 
-    `image` is the public (height, width, channels) of the records.
+    `image` is the public (height, width, channels) of the records; `precision` that of the products in the network, while
+    gradients, their norms, sums and noise are float32 or wider.
     """
 
     module: nn.Module
@@ -60,6 +61,7 @@ class Task:
     trained: tuple[str, ...]
     rows: Rows
     image: tuple[int, int, int]
+    precision: Precision = "fp32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +164,7 @@ class Training:
             "optimizer": config.optimizer.describe(),
             "ema": config.ema.decay,
             "trained": list(self.task.trained),
+            "precision": self.task.precision,
             "start": self._start,
             "code": _source(),
             "torch": str(torch.__version__),
@@ -175,6 +178,7 @@ class Training:
         if self._prepared is not None:
             return
         task, workspace = self.task, self.workspace
+        losses = gradients.in_precision(task.losses, task.precision)
         task.module.to(workspace.device)
         draw = np.random.default_rng(0)
 
@@ -185,18 +189,25 @@ class Training:
 
         def attempt(rows: int) -> tuple[int, Engine]:
             if self._engine_of is not None:
-                engine = self._engine_of(task)
+                engine = self._engine_of(replace(task, losses=losses))
             else:
                 chunk = None if workspace.chunk is None else min(workspace.chunk, rows)
                 engine = gradients.engine(
-                    workspace.engine, task.module, task.losses, task.trained, chunk, public=public(rows)
+                    workspace.engine,
+                    task.module,
+                    losses,
+                    task.trained,
+                    chunk,
+                    public=public(rows),
+                    compiled=workspace.compiled,
                 )
             for _ in engine.per_record(public(rows)):
                 pass
             return rows, engine
 
         rows, engine = gradients.fitting_chunk(attempt, start=workspace.micro_batch)
-        gradients.self_check(engine, task.module, task.losses, task.trained, public(3))
+        tolerance = gradients.TOLERANCE[task.precision]
+        gradients.self_check(engine, task.module, losses, task.trained, public(3), tolerance=tolerance)
         self._prepared = rows, engine
 
     def __call__(self, secret: SecretRng, data: TrainingRecords, /) -> Mapping[str, np.ndarray]:

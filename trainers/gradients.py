@@ -18,7 +18,8 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, Protocol, TypeVar
 
 import torch
@@ -28,6 +29,12 @@ Batch = Mapping[str, Tensor]
 """Named tensors of one leading dimension: row i belongs to record i, of a fixed public number of rows."""
 
 Kind = Literal["auto", "vmap", "hooks", "loop"]
+
+Precision = Literal["fp32", "bf16"]
+"""Of the products in a network. Parameters and the rows of gradients are float32 in both."""
+
+TOLERANCE: Mapping[Precision, float] = {"fp32": 1e-3, "bf16": 5e-2}
+"""How far an engine's gradient of a record may be from the loop's: what rounding does to it, and no more."""
 
 T = TypeVar("T")
 
@@ -67,10 +74,12 @@ def engine(
     chunk: int | None = None,
     *,
     public: Batch | None = None,
+    compiled: bool = False,
 ) -> Engine:
     """The engine `kind`, `chunk` records at a time; without one, as many as keep the cores busy and stay in the cache.
 
     `auto` is `vmap` on a CPU; elsewhere the fastest on `public`, random input of the shapes to come, where it is given.
+    `compiled` is for `vmap`, the one way that is a single program; the others run as they are.
     Raises EngineRefused for layers that mix records or draw by position, and for names that are not parameters.
     """
     trained = tuple(trained)
@@ -78,13 +87,29 @@ def engine(
     trained_parameters(module, trained)
     if kind == "auto":
         if next(module.parameters()).device.type != "cpu" and public is not None:
-            return fastest(module, losses, trained, public, chunk=chunk)
+            return fastest(module, losses, trained, public, chunk=chunk, compiled=compiled)
         kind = "vmap"
     if kind not in _ENGINES:
         raise EngineRefused(f"gradient engine {kind!r} is not one of auto, {', '.join(_ENGINES)}{_why_not(kind)}")
     if chunk is not None and chunk < 1:
         raise EngineRefused(f"a chunk has at least 1 record, not {chunk}")
-    return _ENGINES[kind](module=module, losses=losses, trained=trained, chunk=chunk)
+    made = _ENGINES[kind](module=module, losses=losses, trained=trained, chunk=chunk)
+    return replace(made, compiled=compiled) if isinstance(made, Vmap) else made
+
+
+def in_precision(losses: Losses, precision: Precision) -> Losses:
+    """`losses` with the products of the network in `precision`; each record alone, as before."""
+    if precision == "fp32":
+        return losses
+
+    def rounded(net: Net, batch: Batch) -> Tensor:
+        kind = next(iter(batch.values())).device.type
+        with torch.autocast(
+            kind, torch.bfloat16, cache_enabled=False
+        ):  # A cache would keep values of one record's pass.
+            return losses(net, batch)
+
+    return rounded
 
 
 def trained_parameters(module: nn.Module, trained: Sequence[str]) -> dict[str, nn.Parameter]:
@@ -95,6 +120,27 @@ def trained_parameters(module: nn.Module, trained: Sequence[str]) -> dict[str, n
         wrong = f"{unknown[0]!r} is not a parameter" if unknown else "no name, or one twice"
         raise EngineRefused(f"trained parameters: {wrong}; the network has {', '.join(list(known)[:4])}, ...")
     return {name: known[name] for name in trained}
+
+
+def compiled(function: Callable[..., T]) -> Callable[..., T]:
+    """`function` as one program for each shape that it is called with, by `torch.compile`: in its first call, for minutes.
+
+    Raises EngineRefused, in that call, where it cannot be compiled.
+    """
+    from torch._dynamo.exc import TorchDynamoException
+
+    program = torch.compile(function, dynamic=False)
+
+    def run(*args: Any, **kwargs: Any) -> T:
+        try:
+            return program(*args, **kwargs)
+        except TorchDynamoException as error:
+            why = str(error).strip().splitlines() or [type(error).__name__]
+            raise EngineRefused(
+                f"the network cannot be compiled here ({why[0]}); a C++ compiler is needed, or set performance.compile = false"
+            ) from error
+
+    return run
 
 
 def unflatten(flat: Tensor, module: nn.Module, trained: Sequence[str]) -> dict[str, Tensor]:
@@ -127,7 +173,7 @@ def self_check(
     trained: Sequence[str],
     public: Batch,
     *,
-    tolerance: float = 1e-3,
+    tolerance: float = TOLERANCE["fp32"],
 ) -> float:
     """The largest relative error of a record's gradient against the loop, on public random input.
 
@@ -157,6 +203,7 @@ def fastest(
     *,
     chunk: int | None = None,
     kinds: Sequence[Kind] = ("vmap", "hooks"),
+    compiled: bool = False,
 ) -> Engine:
     """The quickest of `kinds`, each at the largest chunk that fits, timed on public random input."""
     timed: list[tuple[float, Engine]] = []
@@ -164,7 +211,7 @@ def fastest(
     for kind in kinds:
 
         def attempt(size: int, kind: Kind = kind) -> tuple[float, Engine]:
-            tried = engine(kind, module, losses, trained, size)
+            tried = engine(kind, module, losses, trained, size, compiled=compiled)
             _run_through(tried, public)
             start = time.perf_counter()
             _run_through(tried, public)
@@ -219,22 +266,37 @@ class Loop:
 
 @dataclass(frozen=True, kw_only=True)
 class Vmap:
-    """`vmap(grad)` over chunks: the same program for each record, so that mixing them cannot be written."""
+    """`vmap(grad)` over chunks: the same program for each record, so that mixing them cannot be written.
+
+    Compiled, every chunk has the same number of rows, the last one filled up: one program, which a check on a few rows sees too.
+    """
 
     module: nn.Module
     losses: Losses
     trained: tuple[str, ...]
     chunk: int | None
+    compiled: bool = False
 
     def per_record(self, batch: Batch) -> Iterator[Tensor]:
+        size = self.chunk or _chunk_for(batch)
+        for part in _chunks(batch, size):
+            fixed, free = _values(self.module, self.trained)
+            rows = _rows(part)
+            if self.compiled and rows < size:
+                part = {
+                    name: torch.cat([value, value[-1:].expand(size - rows, *value.shape[1:])])
+                    for name, value in part.items()
+                }
+            yield _joined(self._gradients(free, fixed, part), self.trained)[:rows]
+
+    @cached_property
+    def _gradients(self) -> Callable[..., dict[str, Tensor]]:
         def loss(free: dict[str, Tensor], fixed: dict[str, Tensor], row: dict[str, Tensor]) -> Tensor:
             alone = {name: value.unsqueeze(0) for name, value in row.items()}
             return self.losses(_functional(self.module, {**fixed, **free}), alone).sum()
 
         gradients = torch.func.vmap(torch.func.grad(loss), in_dims=(None, None, 0), randomness="error")
-        for part in _chunks(batch, self.chunk or _chunk_for(batch)):
-            fixed, free = _values(self.module, self.trained)
-            yield _joined(gradients(free, fixed, dict(part)), self.trained)
+        return compiled(gradients) if self.compiled else gradients
 
 
 @dataclass(frozen=True, kw_only=True)

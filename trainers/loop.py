@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from ..privacy import durable
 from ..privacy.failpoint import failpoint
 from ..privacy.randomness import PublicRng
+from . import gradients
 from .contract import Arrays, Progress, TrainerError
-from .gradients import Batch, Losses
+from .gradients import Batch, Losses, Precision
 from .optimizers import Average
 
 CHECKPOINT_EVERY_S = 30.0
@@ -39,7 +40,7 @@ class Fit:
     batch: int
     learning_rate: float
     ema: float = 0.999
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     """Of the forward pass and its way back; weights, optimizer and average stay float32."""
 
     def __post_init__(self) -> None:
@@ -80,13 +81,13 @@ def fit(
         parameters,
         optimizer,
     )
-    net: Any = torch.compile(module) if compiled else module
+    net: Any = gradients.compiled(module) if compiled else module
+    rounded = gradients.in_precision(losses, settings.precision)
     rng = PublicRng(seed)
     for step in range(unfinished.resumed(), settings.steps):
         rows = rng.at("fit", name, step).integers(0, images, settings.batch)
         batch = {key: value.to(device) for key, value in batches(rows, step).items()}
-        with torch.autocast(device.partition(":")[0], torch.bfloat16, enabled=settings.precision == "bf16"):
-            loss = losses(net, batch).mean()
+        loss = rounded(net, batch).mean()
         if not torch.isfinite(loss):
             raise TrainerError(f"{name}: the loss is not a number after {step} steps; lower learning_rate")
         optimizer.zero_grad(set_to_none=True)

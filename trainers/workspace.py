@@ -142,6 +142,8 @@ class Workspace:
     """So many records at a time; halved, on public random input before the start, until it fits into memory."""
     chunk: int | None = None
     """So many gradients at a time; None: the engine's own number."""
+    compiled: bool = False
+    """Whether the gradients are compiled (`torch.compile`), where the engine can be."""
     checkpoint_every: int = 50
     preview_every: int = 0
     """A multiple of `checkpoint_every`; 0: no previews."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from privolve.privacy.private import OperationalError
 from privolve.privacy.randomness import SystemRng
 from privolve.trainers.contract import TrainerError
 from privolve.trainers.dp_sgd import DPSGD, Task, clipped_to_lattice
-from privolve.trainers.gradients import EngineRefused, Loop, OpacusHooks
+from privolve.trainers.gradients import EngineRefused, Loop, OpacusHooks, Precision
 from privolve.trainers.optimizers import Average, Optimizer
 
 
@@ -90,11 +91,13 @@ def test_the_cut_into_batches_cannot_be_seen_in_the_sum(gym: Any):
     assert all(np.array_equal(sums[0], other) for other in sums)
 
 
-def test_the_cut_cannot_be_seen_on_a_network_with_the_chunks_of_vmap(gym: Any):
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_cut_cannot_be_seen_on_a_network_with_the_chunks_of_vmap(gym: Any, precision: Precision):
     data = gym.records(23, image=(6, 6, 1))
     outputs = []
     for rows in (4, 8, 32):
-        training = gym.training(gym.conv(), gym.sgd(steps=2), loop=False, micro_batch=rows, chunk=4, engine="vmap")
+        task = replace(gym.conv(), precision=precision)
+        training = gym.training(task, gym.sgd(steps=2), loop=False, micro_batch=rows, chunk=4, engine="vmap")
         outputs.append(training(gym.Secret(), data))
     for name in outputs[0]:
         assert np.array_equal(outputs[0][name], outputs[1][name])
@@ -344,6 +347,7 @@ def test_a_training_costs_its_sampled_steps(gym: Any):
         lambda gym: gym.training(gym.linear(), gym.sgd(clip_norm=2.0)),
         lambda gym: gym.training(gym.linear(), gym.sgd(clip="automatic")),
         lambda gym: gym.training(gym.linear(), gym.sgd(optimizer=Optimizer(learning_rate=0.1))),
+        lambda gym: gym.training(replace(gym.linear(), precision="bf16"), gym.sgd()),
         lambda gym: gym.training(gym.linear(), gym.sgd(), start={"weight": np.ones(6, np.float32)}),
         lambda gym: gym.training(gym.linear(), gym.sgd(), start={"frozen": np.ones(2, np.float32)}),
     ],

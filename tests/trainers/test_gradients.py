@@ -16,14 +16,18 @@ from privolve.trainers.diffusion.losses import DiffusionLoss, public_batch
 from privolve.trainers.diffusion.sizes import LatentUNetConfig, UNetConfig, sized
 from privolve.trainers.diffusion.unet import UNet, trained_part
 from privolve.trainers.gradients import (
+    TOLERANCE,
     Batch,
     EngineRefused,
     Ghost,
+    Kind,
     Loop,
+    Net,
     Vmap,
     engine,
     fastest,
     fitting_chunk,
+    in_precision,
     self_check,
     unflatten,
 )
@@ -92,6 +96,83 @@ def test_an_engine_gives_what_a_loop_over_single_records_gives(kind: str, draws:
     assert found.dtype == torch.float32 and found.shape == expected.shape
     assert (found - expected).norm() < 1e-5 * expected.norm()
     assert ((found - expected).norm(dim=1) < 1e-4 * expected.norm(dim=1)).all()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_compiled_network_gives_the_rows_of_the_loop_each_of_its_own_record() -> None:
+    config = UNetConfig(
+        image_width=7, image_height=7, channels=1, classes=3, width=4, multipliers=(1,), blocks=1, attention=(7,)
+    )
+    loss = DiffusionLoss(classes=3, multiplicity=2)
+    module = moved(UNet(config))
+    names = trained_part(module)
+    compiled = engine("vmap", module, loss.losses, names, 3, compiled=True)
+    for records in (5, 3):
+        batch = public_batch(loss, records=records, channels=1, height=7, width=7, seed=records)
+        found = torch.cat(list(compiled.per_record(batch)))
+        expected = plain_loop(module, loss, batch, names)
+        assert found.shape == expected.shape
+        assert ((found - expected).norm(dim=1) < 1e-4 * expected.norm(dim=1)).all()
+        other = {name: value.clone() for name, value in batch.items()}
+        other["image"][1] = -other["image"][1]
+        changed = torch.cat(list(compiled.per_record(other)))
+        kept = [row for row in range(records) if row != 1]
+        assert torch.equal(changed[kept], found[kept]) and not torch.equal(changed[1], found[1])
+
+
+def test_a_compiled_program_has_one_shape_and_follows_the_weights() -> None:
+    module = nn.Linear(3, 1)
+    seen: list[int] = []
+
+    def losses(net: Net, batch: Batch) -> Tensor:
+        return net(batch["x"])[:, 0].square()
+
+    compiled = engine("vmap", module, losses, ("weight",), 4, compiled=True)
+    program = compiled._gradients  # type: ignore[attr-defined]
+    compiled.__dict__["_gradients"] = lambda free, fixed, row: (seen.append(len(row["x"])), program(free, fixed, row))[
+        1
+    ]
+    for weight in (0.5, 2.0):
+        with torch.no_grad():
+            module.weight.fill_(weight)
+        x = torch.randn(6, 3)
+        expected = 2 * module(x).detach() * x
+        assert torch.allclose(torch.cat(list(compiled.per_record({"x": x}))), expected, rtol=1e-5)
+    assert seen == [4, 4, 4, 4]
+
+
+def test_without_a_compiler_a_compiled_engine_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch._inductor.config as inductor
+
+    monkeypatch.setattr(inductor.cpp, "cxx", (None, "/nonexistent/c++"))
+    monkeypatch.setattr(inductor, "force_disable_caches", True)
+    module = nn.Linear(3, 1)
+    compiled = engine("vmap", module, lambda net, batch: net(batch["x"])[:, 0], ("weight",), 2, compiled=True)
+    with pytest.raises(EngineRefused, match=r"\Athe network cannot be compiled here .*performance.compile = false\Z"):
+        list(compiled.per_record({"x": torch.ones(2, 3)}))
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "loop"])
+def test_with_products_in_bfloat16_rows_are_float32_and_near_those_of_float32(kind: Kind) -> None:
+    loss = DiffusionLoss(classes=3, multiplicity=2)
+    module = UNet(sized("tiny", **square(8), channels=1, classes=3))
+    moved(module)
+    names = trained_part(module)
+    batch = public_batch(loss, records=5, channels=1, height=8, width=8)
+    expected = plain_loop(module, loss, batch, names)
+    rounded = in_precision(loss.losses, "bf16")
+    half = engine(kind, module, rounded, names, 3)
+    found = torch.cat(list(half.per_record(batch)))
+    assert found.dtype == torch.float32
+    error = (found - expected).norm(dim=1) / expected.norm(dim=1)
+    assert (error < TOLERANCE["bf16"]).all() and (error > TOLERANCE["fp32"]).all()
+    self_check(half, module, rounded, names, batch, tolerance=TOLERANCE["bf16"])
+    # Rounding depends on a record's own values alone.
+    other = {name: value.clone() for name, value in batch.items()}
+    other["image"][4] = -other["image"][4]
+    changed = torch.cat(list(half.per_record(other)))
+    assert torch.equal(changed[:4], found[:4]) and not torch.equal(changed[4], found[4])
 
 
 @pytest.mark.parametrize("kind", KINDS)
