@@ -1,4 +1,4 @@
-"""`privolve plan` of a training: what it releases at what cost, how large it is, and how long it takes on this machine.
+"""`privolve plan` of a training: what it releases at what cost and to what avail, how large it is, and how long it takes here.
 
 No record is read. Time and memory are measured on public random input of the shapes to come, for one micro-batch; or for as
 much of one as takes seconds.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import resource
 import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,9 +17,12 @@ from ..data.private_set import Split
 from ..privacy.accounting import epsilon
 from ..privacy.mechanism import Relation
 from ..trainers.course import DiffusionMethod
-from . import model_selection
+from . import model_selection, training_signal
 from .train import Painted, TrainConfig
 from .training_design import Design, candidate_steps, check, gradient_chunk, micro_batch
+
+if TYPE_CHECKING:
+    from torch import nn
 
 MEASURED_S = 4.0
 """About how long a network of any size is timed."""
@@ -29,6 +34,7 @@ def text(config: TrainConfig) -> str:
     check(config, data)
     config.check_roles()
     design = Design.of(config, data)
+    network = _network(config, design)
     return "\n".join(
         [
             f"train ({config.trainer.kind}) on {data.train.name}: {data.train.count:,} private slots, "
@@ -39,7 +45,9 @@ def text(config: TrainConfig) -> str:
             "",
             *_public(config),
             "",
-            *_machine(config, design),
+            *_signal(config, design, network),
+            "",
+            *_machine(config, design, network),
         ]
     )
 
@@ -82,23 +90,48 @@ def _public(config: TrainConfig) -> list[str]:
     return [f"public set: {public.name} ({public.kind})"]
 
 
-def _machine(config: TrainConfig, design: Design) -> list[str]:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Network:
+    """What DP-SGD trains, and how many numbers that are."""
+
+    module: nn.Module
+    trained: tuple[str, ...]
+    parameters: int
+
+
+def _network(config: TrainConfig, design: Design) -> _Network | None:
+    trainer = config.trainer
+    if design.sgd is None or not isinstance(trainer, DiffusionMethod):
+        return None
+    from ..trainers import gradients
+
+    module = trainer.module(design.shape, config.seed)
+    trainer.prepared(module, None)
+    trained = trainer.trained(module)
+    parameters = gradients.trained_parameters(module, trained)
+    return _Network(module=module, trained=trained, parameters=sum(value.numel() for value in parameters.values()))
+
+
+def _signal(config: TrainConfig, design: Design, network: _Network | None) -> list[str]:
+    training = [] if network is None else training_signal.of_training(design, network.parameters)
+    return training_signal.lines(training_signal.of_queries(config.trainer, design), training)
+
+
+def _machine(config: TrainConfig, design: Design, network: _Network | None) -> list[str]:
     trainer, sgd = config.trainer, design.sgd
-    if sgd is None or not isinstance(trainer, DiffusionMethod):
+    if network is None or sgd is None or not isinstance(trainer, DiffusionMethod):
         return []
     import torch
 
     from ..trainers import gradients
     from ..trainers.workspace import chosen_device
 
-    module = trainer.module(design.shape, config.seed)
-    trainer.prepared(module, None)
-    trained = trainer.trained(module)
-    parameters = gradients.trained_parameters(module, trained)
-    numbers = sum(value.numel() for value in parameters.values())
+    module, trained = network.module, network.trained
     whole = sum(value.numel() for value in module.parameters())
     device, rows = chosen_device(config.performance.device), micro_batch(config, design)
-    lines = [f"network: {whole:,} parameters, {numbers:,} of them trained; {device}, {rows} records at a time"]
+    lines = [
+        f"network: {whole:,} parameters, {network.parameters:,} of them trained; {device}, {rows} records at a time"
+    ]
     channels, height, width = trainer.seen(design.shape)
     loss = trainer.loss(design.shape, private=True)
     module.to(device)
@@ -116,8 +149,9 @@ def _machine(config: TrainConfig, design: Design) -> list[str]:
             torch.cuda.synchronize()
         return time.perf_counter() - began
 
+    losses = gradients.in_precision(loss.losses, trainer.precision)
     engine = gradients.engine(
-        config.performance.gradients, module, loss.losses, trained, gradient_chunk(config, design), public=batch(1)
+        config.performance.gradients, module, losses, trained, gradient_chunk(config, design), public=batch(1)
     )
     one = timed(1)  # The first pass is slower than those to come, and of a large network long enough.
     measured = rows if device != "cpu" else min(rows, max(1, int(MEASURED_S / one)))
@@ -129,10 +163,11 @@ def _machine(config: TrainConfig, design: Design) -> list[str]:
     if device != "cpu":
         memory = torch.cuda.max_memory_allocated() / 2**30
     noun = "record" if measured == 1 else "records"
+    uncompiled = ", not compiled, since that takes minutes" if config.performance.compile else ""
     return [
         *lines,
         f"time: about {_spoken(seconds)} for the steps on this machine, as {measured:,} {noun} of random input took "
-        f"{took:.2f} s; public stages and samples come on top",
+        f"{took:.2f} s{uncompiled}; public stages and samples come on top",
         f"memory: {memory:.1f} GiB at its peak meanwhile",
     ]
 

@@ -147,11 +147,15 @@ def test_a_public_stage_is_shared_by_the_methods_that_have_it_in_common(work) ->
     assert len(stages) == 1 and stages[0].startswith("pretraining-")
 
 
-def test_plan_names_every_release_and_reads_no_record(work) -> None:
+def test_plan_names_every_release_and_its_signal_and_reads_no_record(work) -> None:
     outcome = work("plan", job(work, "privimage"))
     assert outcome.code == 0, outcome.err
     for words in ("after semantic-query", "after training", "epsilon 8.0000", "parameters", "GiB"):
         assert words in outcome.out
+    # 19.2 of 192 slots are a class, and 48 a step.
+    plain = " ".join(outcome.out.split())
+    assert "semantic-query 19.2 votes in a cell, noise of 5.0: at best 3.84 times the noise" in plain
+    assert "training, a step 48.0 records, noise of" in plain
     assert not (work.folder / "ledgers").exists()
 
 

@@ -18,13 +18,14 @@ from PIL import Image
 from privolve.evaluation import selection as evaluation
 from privolve.jobs import job as jobs
 from privolve.jobs import training
-from privolve.jobs.training_candidates import Candidate
+from privolve.jobs.training_candidates import Candidate, Candidates
 from privolve.privacy import ledger
 from privolve.privacy.accounting import epsilon
 from privolve.privacy.ledger_book import Book
 from privolve.privacy.ledger_store import read_entries
 from privolve.privacy.mechanism import PureEpsilon, Relation
 from privolve.privacy.private import open_private
+from privolve.trainers import serving
 
 pytest.importorskip("torch")
 COMMAND = Path(sys.executable).with_name("privolve")
@@ -283,6 +284,56 @@ def test_a_training_killed_about_its_choice_goes_on_with_the_same_candidates_and
     assert (entry["attempts"], entry["paid"]) == (2, 1)
     assert all(each["paid"] == 1 for each in certificate(run)["releases"])
     assert work("verify", run, "--ledger").code == 0
+
+
+LATENT = (
+    '{ kind = "dp-lora", noise = 3.0, expected_batch = 24, epochs = 1, multiplicity = 1, rank = 2, sampling = { steps = 2 }, '
+    "latent = { width = 8, context = 8 }, autoencoder = { steps = 2, width = 8 }, pretraining = { steps = 2, batch = 8 } }"
+)
+
+
+@pytest.mark.slow
+def test_the_candidates_of_a_latent_method_are_whole_models_over_public_stages_that_are_made_once(
+    work, monkeypatch
+) -> None:
+    """The first process ends between a checkpoint and the model that is kept of it; the second keeps that, whole."""
+    from privolve.trainers.diffusion import latent
+
+    made = []
+    trained = latent.train_autoencoder
+    monkeypatch.setattr(latent, "train_autoencoder", lambda *given, **named: made.append(1) or trained(*given, **named))
+    work.job(
+        "train",
+        trainer=LATENT,
+        samples=SAMPLES,
+        selection=DP,
+        adapters='{ painter = { kind = "glyphs" } }',
+        public='{ kind = "painted", count = 24 }',
+        evaluation="{ floor = false }",
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(Candidates, "keep", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert work("run", "job.toml").code == 130
+    assert not list((work.runs[0] / "private").glob("candidates/*"))
+    outcome = work("run", "job.toml")
+    assert (outcome.code, outcome.err) == (0, "")
+    (run,) = work.runs
+    assert selection(run)["candidates"] == ["step 2", "step 3"]
+    assert work("verify", run, "--ledger").code == 0
+    assert made == [1]
+    stages = sorted(path.name.partition("-")[0] for path in (work.folder / "experiments" / ".stages").iterdir())
+    assert stages == ["autoencoder", "pretraining"]
+    step = kept(run, "step 2")
+    with np.load(step / "samples.npz") as drawn, np.load(step / "model.npz") as early:
+        assert np.array_equal(serving.load(step, device="cpu").model.sample(drawn["y"], seed=0), drawn["x"])
+        with np.load(run / "release" / "model.npz") as released:
+            assert early.files == released.files
+            assert any(name.startswith("autoencoder/") for name in early.files)
+            moved = [name for name in early.files if not np.array_equal(early[name], released[name])]
+    if selection(run)["released"] == 0:
+        assert moved == []
+    else:
+        assert moved and all("label." in name or "attentions" in name for name in moved)
 
 
 # --- planned ----------------------------------------------------------------------------------------------------------
