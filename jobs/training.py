@@ -32,7 +32,8 @@ from .run import Event, Run
 from .train import Painted, TrainConfig
 from .training_bench import JobBench
 from .training_candidates import Candidate, Candidates
-from .training_design import Design, check, describe
+from .training_design import TRAINING, Design, check, describe
+from .training_network import Network
 
 PUBLIC_ONLY = "0-public-data-alone.npz"
 """Pictures of the model before any private record: first in the gallery, which is in the order of the names."""
@@ -92,6 +93,8 @@ class Training:
                 assumptions=assumed(config),
             )
 
+            self._check_gradients(design, ledger)
+
             # Reserve the whole plan before anything is released.
             releases = design.releases(run.releases_as)
             reserve(ledger, run, partition=data.train.partition, share=design.target, releases=releases)
@@ -132,6 +135,13 @@ class Training:
             run.record(ledger_head=ledger.head())
             failpoint("run-before-report")
             page.write(run.folder)
+
+    def _check_gradients(self, design: Design, ledger: Ledger) -> None:
+        """Compiled and rounded as asked, unless the training has begun: then it was done."""
+        network = Network.of(self.config, design)
+        if network is not None and not ledger.book.attempts(f"{self.run.releases_as}/{TRAINING}"):
+            self.bars.stage("gradients")
+            network.check()
 
     # What is released.
 

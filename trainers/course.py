@@ -79,7 +79,7 @@ class DiffusionMethod(Method, frozen=True):
     noise: float | None = Field(default=None, gt=0)
     """The noise multiplier of the training; None: the least that the budget allows, which is what one wants."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Of the products in the network. Weights, gradients, norms, sums and noise are float32 or wider in any case."""
+    """Of the products in the network, forward and back. Weights, norms, sums and noise are float32 or wider in any case."""
 
     pretraining: Pretraining | None = None
     warm_up: tuple[WarmUp, ...] = ()
@@ -430,13 +430,12 @@ BASE: Mapping[Profile, Mapping[str, Any]] = {
     },
     "small": {
         "network": "patched",
-        "expected_batch": 512,
-        "epochs": 7.5,
+        "expected_batch": 1024,
+        "epochs": 2,
         "multiplicity": 1,
         "clip_norm": 0.01,
         "learning_rate": 2e-3,
-        "schedule": "cosine",
-        "ema": 0.98,
+        "ema": 0.97,
         "sampling": {"kind": "ddim", "steps": 24, "guidance": 1.0},
     },
     "paper": {

@@ -52,8 +52,8 @@ class Rows(Protocol):
 class Task:
     """What is trained: `trained` names the parameters of `module` that get gradients, and noise; the others stay.
 
-    `image` is the public (height, width, channels) of the records; `precision` that of the products in the network, while
-    gradients, their norms, sums and noise are float32 or wider.
+    `image` is the public (height, width, channels) of the records; `precision` that of the products in the network, forward and
+    back, while weights, norms, sums and noise are float32 or wider.
     """
 
     module: nn.Module
@@ -206,13 +206,17 @@ class Training:
             return rows, engine
 
         rows, engine = gradients.fitting_chunk(attempt, start=workspace.micro_batch)
-        tolerance = gradients.TOLERANCE[task.precision]
-        gradients.self_check(engine, task.module, losses, task.trained, public(3), tolerance=tolerance)
+        gradients.self_check(engine, task.module, task.losses, task.trained, public(_CHECKED), precision=task.precision)
         self._prepared = rows, engine
 
     def __call__(self, secret: SecretRng, data: TrainingRecords, /) -> Mapping[str, np.ndarray]:
         try:
             return self._run(secret, data)
+        except gradients.EngineRefused:
+            raise OperationalError(
+                "the network could not be compiled again in the middle of its training; set performance.compile = false, and give "
+                "the same command again"
+            ) from None
         except RuntimeError as error:
             if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
                 raise
@@ -409,6 +413,9 @@ class _Summed:
             }
         self.workspace.log(step, line)
 
+
+_CHECKED = 3
+"""Public random records on which the gradients are checked."""
 
 _LOGGED = 32
 """Records whose loss the private log averages."""

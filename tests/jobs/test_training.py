@@ -260,6 +260,23 @@ def test_what_is_not_installed_is_named_with_its_extra_before_anything_is_spent(
     assert work.entries <= 2  # A ledger at most, and nothing reserved in it.
 
 
+def test_gradients_that_cannot_be_computed_as_asked_are_refused_before_anything_is_planned(
+    work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch._dynamo.exc import TorchDynamoException
+
+    def failing(*_: object, **__: object) -> None:
+        raise TorchDynamoException("InvalidCxxCompiler: no working C++ compiler")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "compile", lambda function, **_: failing)
+        outcome = work("run", job(work, "dp-feta"), "--set", "performance.compile=true")
+    assert outcome.code == 2
+    assert "a C++ compiler is needed, or set performance.compile = false" in outcome.line
+    assert work.entries <= 2
+    assert work("run", job(work, "dp-feta")).code == 0  # The same run: its share is still there.
+
+
 def test_memory_that_runs_out_in_a_public_stage_is_one_line(work, monkeypatch: pytest.MonkeyPatch) -> None:
     from privolve.trainers import loop
 

@@ -309,9 +309,10 @@ def test_the_batch_is_halved_until_it_fits_before_anything_is_drawn(gym: Any):
 
     training = gym.sgd().training(task, None, gym.workspace(micro_batch=32), engine=lambda task: Hungry())
     training.prepare()
-    assert sizes == [32, 16, 8, 3]
+    assert sizes[:3] == [32, 16, 8] and set(sizes[3:]) == {3}
+    checked = len(sizes)
     training(gym.Secret(), gym.records())
-    assert sizes[4:] == [8, 8, 8]
+    assert sizes[checked:] == [8, 8, 8]
 
 
 def test_memory_that_runs_out_later_stops_the_run_as_an_operational_error(gym: Any):
