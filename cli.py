@@ -122,6 +122,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     verify.set_defaults(handler=_verify)
 
+    ledger = commands.add_parser(
+        "ledger", help="what a ledger holds and what is left of it, finished runs or not; exit 1 if it does not hold"
+    )
+    ledger.add_argument(
+        "path", type=Path, metavar="PATH", help="a ledger's folder, such as ledgers/NAME, or the folder of several"
+    )
+    ledger.set_defaults(handler=_ledger)
+
     export = commands.add_parser("export", help="copy what may leave of a run, by allow-list")
     export.add_argument("run", type=Path, metavar="RUN")
     export.add_argument("folder", type=Path, metavar="DIR")
@@ -293,6 +301,12 @@ def _verify(options: argparse.Namespace) -> int:
     from .jobs import verify
 
     return DONE if verify.verify(options.run, live=options.ledger) else FAILED_CHECK
+
+
+def _ledger(options: argparse.Namespace) -> int:
+    from .jobs import ledger_page
+
+    return DONE if ledger_page.show(options.path) else FAILED_CHECK
 
 
 def _export(options: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..data import catalogue, registry
 from ..data.catalogue import Entry
+from ..privacy.words import counted
 
 WIDTH = 100
 DEFAULT = Path("datasets")
@@ -50,11 +51,7 @@ def _count(entry: Entry) -> str:
     parts = " + ".join(f"{count:,}" for count in (entry.train, entry.test) if count)
     form = "" if entry.size is None else f" of {entry.size[0]} x {entry.size[1]} x {entry.channels}"
     classes = len(entry.classes)
-    known = (
-        f"{classes} {'class' if classes == 1 else 'classes'}"
-        if classes
-        else "classes as the publisher's file lists them"
-    )
+    known = counted(classes, "class") if classes else "classes as the publisher's file lists them"
     return f"{parts or 'a number not stated here of'} {entry.holds}{form}, {known}"
 
 

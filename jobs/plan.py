@@ -15,6 +15,7 @@ from ..cache.upkeep import Habit
 from ..data.private_set import PrivateSet
 from ..privacy.accounting import default_delta, epsilon
 from ..privacy.mechanism import Relation
+from ..privacy.words import counted
 from . import job, model_selection, run
 from .design import Design
 from .evolution import EvolutionConfig
@@ -51,7 +52,7 @@ def text(config: JobConfig) -> str:
     design = Design.of(config, classes=data.train.classes, voters=data.train.count, delta=delta)
     return "\n".join(
         [
-            f"{config.kind} on {data.train.name}: {data.train.count:,} private slots, {len(data.train.classes)} classes",
+            f"{config.kind} on {data.train.name}: {data.train.count:,} private slots, {counted(len(data.train.classes), 'class')}",
             "",
             *_privacy(design),
             *model_selection.plan_lines(config.selection, design.selection, data),
@@ -71,7 +72,7 @@ def _privacy(design: Design) -> list[str]:
     costs = [release.cost for release in releases]
     lines = [
         f"privacy: ({target.epsilon:g}, {target.delta:.3g}) for one {target.unit}, {target.relation}; "
-        f"{len(releases)} releases, noise of scale {design.histogram.scale:.3f} on each histogram"
+        f"{counted(len(releases), 'release')}, noise of scale {design.histogram.scale:.3f} on each histogram"
     ]
     for number, release in enumerate(releases, 1):
         spent = epsilon(costs[:number], target.delta, target.relation)

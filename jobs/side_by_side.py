@@ -18,6 +18,7 @@ from ..evaluation.harness import CEILING, FINAL, RANDOM
 from ..evaluation.metric import MetricError, Score
 from ..evaluation.tables import as_csv, latex, markdown
 from ..privacy import durable
+from ..privacy.words import counted
 from . import page
 from .job import canonical
 from .run import read_manifest
@@ -246,18 +247,18 @@ def _claim(members: Sequence[tuple[Source, dict[str, Any]]]) -> str:
     if not known:
         return ""
     last = max(known, key=lambda each: each["ledger"]["entries"])
-    together, largest, unit = last["together"], last["maximum"], last["unit"]
+    planned, largest, unit = len(last["runs"]), last["maximum"], last["unit"]
     figures = f"({float(largest['epsilon']):.4g}, {float(largest['delta']):.3g})"
     if last["purpose"] == "benchmark":
         plans = "the one plan of the ledger"
-        if together["runs"] > 1:
-            plans = f"all {together['runs']} plans of the ledger together"
+        if planned > 1:
+            plans = f"all {planned} plans of the ledger together"
         return (
             "Public data played as private: an epsilon is what its run would have if it were the only release; "
             f"{plans} would come to {figures} for one {unit}."
         )
     models = ", with the training of its model" if any(source.epsilon for source, _ in members) else ""
-    plans = "one plan" if together["runs"] == 1 else f"{together['runs']} plans"
+    plans = counted(planned, "plan")
     return (
         f"Everything released from this set together ({plans}) is {figures}-DP for one {unit}; an epsilon in a row is "
         f"what that run would cost alone{models}."

@@ -12,6 +12,7 @@ from ..pe_engine import shares
 from ..privacy.accounting import default_delta, epsilon
 from ..privacy.ledger import PlannedRelease
 from ..privacy.mechanism import SampledGaussian
+from ..privacy.words import counted
 from . import prices
 from .baselines import FloorConfig
 from .design import Design
@@ -45,7 +46,9 @@ class _Asked:
 def text(described: Suite) -> str:
     """The plan, for a reader; a cell that cannot run as it is written loses itself and says why."""
     found: list[_Asked] = []
-    lines = [f"suite {described.config.name}: {len(described.cells)} cells on {', '.join(described.config.data)}"]
+    lines = [
+        f"suite {described.config.name}: {counted(len(described.cells), 'cell')} on {', '.join(described.config.data)}"
+    ]
     for label in described.config.data:
         cells = [cell for cell in described.cells if cell.data == label]
         some, said = _of_set(described, label, cells)
@@ -70,7 +73,7 @@ def _of_set(described: Suite, label: str, cells: Sequence[Cell]) -> tuple[list[_
             lines.append(f"  {each.cell.title:40} cannot run: {each.why}")
         if each.releases:
             alone = epsilon([release.cost for release in each.releases], delta, privacy.relation)
-            lines.append(f"  {each.cell.title:40} epsilon {alone:8.4f} alone, {len(each.releases)} releases")
+            lines.append(f"  {each.cell.title:40} epsilon {alone:8.4f} alone, {counted(len(each.releases), 'release')}")
     every = [release.cost for each in found for release in each.releases]
     chosen = [release.cost for each in found for release in each.chosen]
     if not described.is_joint:
@@ -144,7 +147,7 @@ def _money(found: Sequence[_Asked]) -> list[str]:
             remote += bool(lacking or money[1])
     if not remote:
         return ["money: no remote model, so none"]
-    but = f", and {unknown} roles at unknown prices" if unknown else ""
+    but = f", and {counted(unknown, 'role')} at unknown prices" if unknown else ""
     return [f"money, expected to worst: {dollars(sums[0])} to {dollars(sums[1])}{but}"]
 
 

@@ -13,21 +13,22 @@ import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import ROUND_CEILING, Context, Decimal
 from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 from . import ledger_chain as chain
+from . import ledger_page
 from .durable import write_bytes
 from .failpoint import failpoint
 from .ledger import Ledger
-from .ledger_book import Attempt, Book, Loss
+from .ledger_book import Book
 from .ledger_chain import ChainBroken, Entry
 from .ledger_errors import LedgerError
 from .ledger_store import read_entries
 from .mechanism import JSON, Relation, SampledGaussian
 from .private import OperationalError
+from .words import counted, left, shown
 
 CHAIN_FILE, TEXT_FILE, FILE = "ledger.jsonl", "privacy.txt", "privacy.json"
 
@@ -134,9 +135,7 @@ def verify(run_dir: Path) -> list[str]:
         document: dict[str, Any] = json.loads(contents[FILE])
         if document["run"] != last.run:
             problems.append(f"release/{FILE}: is of run {document['run']!r}, but the chain certifies {last.run!r}")
-        for run in book.plans:
-            if why := book.above_share(run):
-                problems.append(f"release/{CHAIN_FILE}: the plan of run {run}: {why}")
+        problems += ledger_page.above_shares(book, f"release/{CHAIN_FILE}")
         again = _document(entries[:-1], document["run"], document["artefacts"], document["manifest"])
         problems += [f"release/{FILE}: {difference}" for difference in _differences(document, again)]
     except (ValueError, LookupError, TypeError, ArithmeticError) as error:
@@ -156,9 +155,10 @@ def verify_ledger(run_dir: Path, ledger_dir: Path) -> tuple[list[str], str]:
     try:
         live = read_entries(Path(ledger_dir))
         book = Book(live)
-        terms = book.terms
     except ValueError as error:
         return [*problems, f"{ledger_dir}: {error}"], ""
+    if not live:
+        return [*problems, f"{ledger_dir}: the chain is empty"], ""
     try:
         copy = chain.read((Path(run_dir) / "release" / CHAIN_FILE).read_bytes())
     except (OSError, ChainBroken):
@@ -173,19 +173,8 @@ def verify_ledger(run_dir: Path, ledger_dir: Path) -> tuple[list[str], str]:
     else:
         if len(live) < len(copy):
             problems.append(f"{ledger_dir}: ends before the chain of this run; it was rolled back")
-    for run in book.plans:
-        if why := book.above_share(run):
-            problems.append(f"{ledger_dir}: the plan of run {run}: {why}")
-    lines = [f"Ledger {terms.ledger} as of now: {len(live)} entries, head {live[-1].hash}."]
-    for partition in book.partitions:
-        figure = _together(book, partition)
-        lines.append(
-            f"Partition {partition}: everything its {_counted(figure['runs'], 'run')} may release together is "
-            f"({_shown(figure['epsilon'])}, {_shown(figure['delta'])})-DP; replace-one {_shown(figure['replace_one'])}."
-        )
-        if (left := book.spent(partition).left) is not None:
-            lines.append(f"Left for further runs: ({_shown(left[0])}, {_shown(left[1])}).")
-    return problems, "\n".join(lines)
+    problems += ledger_page.above_shares(book, ledger_dir)
+    return problems, "\n".join(ledger_page.as_of_now(live, book))
 
 
 # --- the document -----------------------------------------------------------------------------------------------------
@@ -204,13 +193,9 @@ def _document(
             f"a certificate declares nothing called {', '.join(unknown)}; it knows {', '.join(DECLARED)}."
         )
     plan, partition = book.plans[run].plan, book.plans[run].plan.partition
-    alone, together = _alone(book, run), _together(book, partition)
-    partitions = [_together(book, name) for name in book.partitions]
-    at_most = [*partitions, *(_wherever(book, name) for name in book.partitions)]
-    maximum = {key: max((figure[key] for figure in at_most), key=float) for key in ("epsilon", "delta", "replace_one")}
-    # A slot lies in one partition of a run, which may be any, and another in the next.
+    alone, maximum = ledger_page.alone(book, run), ledger_page.maximum(book)
     stated = alone if terms.purpose == "benchmark" else maximum
-    releases = [_release(book, of, name.name) for of in book.plans for name in book.plans[of].plan.releases]
+    releases = ledger_page.every_release(book)
     document: dict[str, Any] = {
         "format": 1,
         "claim": "",
@@ -224,28 +209,18 @@ def _document(
         "run": run,
         "partition": partition,
         "this_run": alone,
-        "together": together,
-        "partitions": partitions,
+        "together": ledger_page.together(book, partition),
+        "partitions": [ledger_page.together(book, name) for name in book.partitions],
         "maximum": maximum,
-        "runs": [
-            {
-                "run": name,
-                "partition": reserved.plan.partition,
-                "share": _pair(reserved.plan.share.epsilon, reserved.plan.share.delta),
-                "releases": len(reserved.plan.releases),
-                "charged": book.charged(name),
-                "unprotected_figures_before": reserved.figures_before,
-            }
-            for name, reserved in book.plans.items()
-        ],
-        "sums_of_shares": _sums(book.spent(partition)),
+        "runs": ledger_page.every_run(book),
+        "sums_of_shares": ledger_page.sums(book.spent(partition)),
         "releases": releases,
         "ledger": {
             "id": terms.ledger,
             "entries": len(entries),
             "head": entries[-1].hash,
             "delta": terms.delta,
-            "total": None if terms.total is None else _pair(*terms.total),
+            "total": None if terms.total is None else ledger_page.pair(*terms.total),
         },
         "noise": {"sources": _unique(release["noise"] for release in releases), "kind": _noise(book)},
         "unprotected_figures": {
@@ -267,87 +242,6 @@ def _document(
     return json.loads(chain.canonical(document))
 
 
-def _alone(book: Book, run: str) -> dict[str, Any]:
-    """What the run costs a slot, in whichever of its partitions it lies: at its delta, and at others."""
-    share, terms, plans = book.plans[run].plan.share, book.terms, book.plans_of(run)
-    deltas = sorted({share.delta, 1e-5, 1e-6, 1 / terms.slots**2} - {1.0}, reverse=True)
-    table = [
-        {
-            "delta": delta,
-            "epsilon": _number(max(book.epsilon(plan, delta) for plan in plans)),
-            "replace_one": _number(max(book.epsilon(plan, delta, Relation.REPLACE_ONE) for plan in plans)),
-        }
-        for delta in deltas
-    ]
-    own = next(row for row in table if row["delta"] == share.delta)
-    return {**own, "share": _pair(share.epsilon, share.delta), "at": table}
-
-
-def _together(book: Book, partition: str) -> dict[str, Any]:
-    """All plans of a partition: one by its events, several by the sums of their shares."""
-    runs = book.runs(partition)
-    figure: dict[str, Any] = {"partition": partition, "runs": len(runs)}
-    if len(runs) == 1:
-        alone = _alone(book, runs[0])
-        return {**figure, **{key: alone[key] for key in ("epsilon", "delta", "replace_one")}}
-    spent = book.spent(partition)
-    shares = {run: book.plans[run].plan.share for run in runs}
-    return {
-        **figure,
-        "epsilon": _number(math.inf if book.doubles(runs) else spent.epsilon),
-        "delta": spent.delta,
-        "replace_one": _number(
-            math.fsum(book.epsilon(run, share.delta, Relation.REPLACE_ONE) for run, share in shares.items())
-        ),
-    }
-
-
-def _wherever(book: Book, partition: str) -> dict[str, Any]:
-    """The same for a slot that another run may have put elsewhere: of each run, the dearer of its partitions."""
-    runs = list(dict.fromkeys(map(book.run_of, book.runs(partition))))
-    if len(runs) == 1:
-        return _alone(book, runs[0])
-    spent, plans = book.spent_wherever(partition), [book.plans_of(run) for run in runs]
-    replaced = (
-        max(book.epsilon(plan, book.plans[plan].plan.share.delta, Relation.REPLACE_ONE) for plan in each)
-        for each in plans
-    )
-    return {
-        "epsilon": _number(math.inf if book.doubles([plan for each in plans for plan in each]) else spent.epsilon),
-        "delta": spent.delta,
-        "replace_one": _number(math.fsum(replaced)),
-    }
-
-
-def _release(book: Book, run: str, name: str) -> dict[str, Any]:
-    """One event: what was planned, how often it is paid, and what its last attempt bound and gave."""
-    from .accounting import cost_to_json
-
-    attempts = book.attempts(name)
-    found = book.release_named(name)
-    assert found is not None
-    last = attempts[-1].body if attempts else {}
-    return {
-        "name": name,
-        "run": run,
-        "partition": found[0].partition,
-        "cost": cost_to_json(found[1].cost),
-        "paid": book.copies(name),
-        "attempts": len(attempts),
-        **{key: count for key, count in _checkpoints(attempts).items() if count},
-        "output": attempts[-1].output if attempts and attempts[-1].outcome == "released" else None,
-        **{key: last.get(key) for key in ("mechanism", "question", "noise", "code", "libraries")},
-    }
-
-
-def _checkpoints(attempts: Sequence[Attempt]) -> dict[str, int]:
-    """How often a release went on from a checkpoint, and how many checkpoints something was shown of."""
-    return {
-        "continued": sum(len(attempt.continued) for attempt in attempts),
-        "shown": sum(len(attempt.shown) for attempt in attempts),
-    }
-
-
 def _last(releases: Sequence[Mapping[str, Any]], run: str, key: str) -> dict[str, Any]:
     """What the run's last charge says of `key`; empty if nothing was charged."""
     said: list[dict[str, Any]] = [release[key] for release in releases if release["run"] == run and release[key]]
@@ -358,24 +252,6 @@ def _noise(book: Book) -> str:
     costs = [cost for run in book.plans for cost in book.costs(run)]
     kinds = {"lattice" if isinstance(cost, SampledGaussian) else "exact discrete" for cost in costs}
     return " and ".join(sorted(kinds))
-
-
-def _sums(loss: Loss) -> dict[str, Any]:
-    return {
-        **_pair(loss.epsilon, loss.delta),
-        "runs": loss.runs,
-        "total": None if loss.total is None else _pair(*loss.total),
-        "left": None if loss.left is None else _pair(*loss.left),
-    }
-
-
-def _pair(epsilon: float, delta: float) -> dict[str, Any]:
-    return {"epsilon": _number(epsilon), "delta": delta}
-
-
-def _number(value: float) -> float | str:
-    """Valid JSON for infinity too, which `float` reads back."""
-    return "Infinity" if value == math.inf else float(value)
 
 
 def _unique(values: Iterable[Any]) -> list[Any]:
@@ -395,7 +271,7 @@ _NEIGHBOURS = {
 def _claim(document: Mapping[str, Any]) -> str:
     """The one paragraph that may be quoted."""
     manifest = document["manifest"]
-    epsilon, delta = _shown(document["epsilon"]), _shown(document["delta"])
+    epsilon, delta = shown(document["epsilon"]), shown(document["delta"])
     together, ledger = document["together"], document["ledger"]
     change = _NEIGHBOURS[Relation(document["relation"])].format(unit=document["unit"], slots=document["slots"])
     *public, last_public = "N", *manifest.get("public", _PUBLIC)
@@ -406,11 +282,11 @@ def _claim(document: Mapping[str, Any]) -> str:
         f"{document['partition']} partition{_beside(document)}; later releases add"
     )
     if document["purpose"] == "benchmark":
-        releases = "this release alone" if together["runs"] == 1 else f"these {together['runs']} releases together"
+        releases = "this run alone" if together["runs"] == 1 else f"these {together['runs']} releases together"
         opening = (
             "Benchmark: public data played as private. "
             f"({epsilon}, {delta}) is the epsilon a single release would have; {releases}: "
-            f"({_shown(together['epsilon'])}, {_shown(together['delta'])}). "
+            f"({shown(together['epsilon'])}, {shown(together['delta'])}). "
             f"Publishing the releases of run {document['run']} alone ({where}) would satisfy ({epsilon}, {delta})-DP: "
         )
     else:
@@ -426,13 +302,13 @@ def _claim(document: Mapping[str, Any]) -> str:
     return (
         f"{opening}{change} changes the probability of any event of the outputs by at most a factor e^{epsilon}, plus {delta}. "
         f"{', '.join(public)} and {last_public} are public by declaration. "
-        f"Replace-one: ({_shown(document['replace_one']['epsilon'])}, {delta}). "
+        f"Replace-one: ({shown(document['replace_one']['epsilon'])}, {delta}). "
         "A person with g records has the g-fold group guarantee; duplicates are not detected. "
         f"Holds for ideal randomness; noise: {document['noise']['kind']}, CSPRNG assumed. "
         f"Assumes: {'modified' if '+' in commit else 'unmodified'} code at commit {commit}; ledger not rolled back or copied; private folder, failed attempts, "
         "timing and sizes unseen; every model and public set made without these records or by an entry of this ledger; "
         "prompts, settings and the choice of what to publish made without looking at private records or unprotected figures "
-        f"(shown {_counted(document['unprotected_figures']['before_this_plan'], 'time')} before this plan)"
+        f"(shown {counted(document['unprotected_figures']['before_this_plan'], 'time')} before this plan)"
         + "".join(f"; {assumption}" for assumption in document["assumptions"])
         + f". Not covered: what trusted roles received ({trusted}), the test partition, provider logs."
     )
@@ -442,7 +318,7 @@ def _beside(document: Mapping[str, Any]) -> str:
     """The other partitions that anything was released from, and what one of their slots lost."""
     others = [figure for figure in document["partitions"] if figure["partition"] != document["partition"]]
     return "".join(
-        f", and {figure['partition']} partition at ({_shown(figure['epsilon'])}, {_shown(figure['delta'])})"
+        f", and {figure['partition']} partition at ({shown(figure['epsilon'])}, {shown(figure['delta'])})"
         for figure in others
     )
 
@@ -456,37 +332,20 @@ def _text(document: Mapping[str, Any]) -> str:
     lines += ["", "By partition, all runs so far:"]
     for figure in document["partitions"]:
         lines.append(
-            f"  {figure['partition']}: ({_shown(figure['epsilon'])}, {_shown(figure['delta'])}) from {_counted(figure['runs'], 'run')}; "
-            f"replace-one {_shown(figure['replace_one'])}"
+            f"  {figure['partition']}: ({shown(figure['epsilon'])}, {shown(figure['delta'])}) from {counted(figure['runs'], 'run')}; "
+            f"replace-one {shown(figure['replace_one'])}"
         )
     highest = document["maximum"]
-    lines.append(f"  largest: ({_shown(highest['epsilon'])}, {_shown(highest['delta'])})")
+    lines.append(f"  largest: ({shown(highest['epsilon'])}, {shown(highest['delta'])})")
     lines.append("  The test partition has no guarantee once its exact scores leave.")
-    lines += ["", "Runs so far, each with its share:"]
-    for run in document["runs"]:
-        shown = _counted(run["unprotected_figures_before"], "time")
-        after = f", made after unprotected figures of the voting set were shown {shown}"
-        lines.append(
-            f"  {run['run']}: ({_shown(run['share']['epsilon'])}, {_shown(run['share']['delta'])}) of {run['partition']}, "
-            f"{_counted(run['releases'], 'release')}{after if run['unprotected_figures_before'] else ''}"
-            f"{'' if run['charged'] else ' (reserved, nothing released)'}"
-        )
+    lines += ["", "Runs so far, each with its share:", *ledger_page.run_lines(document["runs"])]
     sums = document["sums_of_shares"]
-    lines.append(f"  sum of shares: ({_shown(sums['epsilon'])}, {_shown(sums['delta'])})")
+    lines.append(f"  sum of shares: ({shown(sums['epsilon'])}, {shown(sums['delta'])})")
     if sums["left"] is not None:
-        lines.append(
-            f"  left of the owner's total: ({_shown(sums['left']['epsilon'])}, {_shown(sums['left']['delta'])})"
-        )
-    shown = _counted(figures["shown_by_now"], "time")
-    lines.append(f"  unprotected figures of the voting set were shown {shown} by now")
-    lines += ["", "Every event:"]
-    for release in document["releases"]:
-        cost = ", ".join(f"{key} {value}" for key, value in release["cost"].items() if key != "kind")
-        again = f", paid {release['paid']} times" if release["paid"] > 1 else ""
-        if release.get("continued"):
-            again += f", continued {_counted(release['continued'], 'time')} from a checkpoint"
-        unfinished = "" if release["output"] else " (no output)"
-        lines.append(f"  {release['name']}: {release['cost']['kind']} ({cost}){again}{unfinished}")
+        lines.append(f"  left of the owner's total: ({left(sums['left']['epsilon'])}, {left(sums['left']['delta'])})")
+    often = counted(figures["shown_by_now"], "time")
+    lines.append(f"  unprotected figures of the voting set were shown {often} by now")
+    lines += ["", "Every event:", *ledger_page.event_lines(document["releases"])]
     for title, items in (
         ("Prompts", document["manifest"].get("prompts", ())),
         ("Models", document["manifest"].get("models", ())),
@@ -507,7 +366,7 @@ def _table(document: Mapping[str, Any]) -> list[str]:
     return [
         f"This run alone ({document['run']}), by its events:",
         *(
-            f"  at delta {_shown(row['delta'])}: epsilon {_shown(row['epsilon'])}; replace-one {_shown(row['replace_one'])}"
+            f"  at delta {shown(row['delta'])}: epsilon {shown(row['epsilon'])}; replace-one {shown(row['replace_one'])}"
             for row in document["this_run"]["at"]
         ),
     ]
@@ -518,22 +377,10 @@ def _wrapped(claim: str) -> list[str]:
     return textwrap.wrap(claim, 100, break_long_words=False, break_on_hyphens=False)
 
 
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def _item(item: Any) -> str:
     if not isinstance(item, dict):
         return str(item)
     return ", ".join(f"{key} {value}" for key, value in cast("dict[str, Any]", item).items())
-
-
-def _shown(value: float | str) -> str:
-    """Five significant digits, rounded up: a claim is never smaller than what is known."""
-    number = float(value)
-    if number == math.inf:
-        return "infinity"
-    return f"{float(Decimal(repr(number)).normalize(Context(prec=5, rounding=ROUND_CEILING))):.5g}"
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

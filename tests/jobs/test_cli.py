@@ -21,7 +21,7 @@ from privolve.privacy.private import OperationalError, PrivateStageError
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], *([command, "--help"] for command in ("init", "run", "plan", "report", "verify", "export"))],
+    [["--help"], *([command, "--help"] for command in ("init", "run", "plan", "report", "verify", "ledger", "export"))],
 )
 def test_help_is_printed_and_ends_with_zero(work, arguments: list[str]) -> None:
     outcome = work(*arguments)

@@ -464,7 +464,7 @@ def test_the_plan_of_a_suite_adds_up_its_cells_and_makes_nothing(work) -> None:
     outcome = work("plan", "suite.toml")
     assert (outcome.code, outcome.err) == (0, "")
     lines = [" ".join(line.split()) for line in outcome.out.splitlines()]
-    assert "pe on glyphs, epsilon 10, seed 0 epsilon 10.0000 alone, 1 releases" in lines
+    assert "pe on glyphs, epsilon 10, seed 0 epsilon 10.0000 alone, 1 release" in lines
     assert "painter 40" in lines, "16 of each cell, and the 8 first candidates of the floor"
     assert "eye 32 + 192 private" in lines
     assert "money: no remote model, so none" in lines

@@ -13,6 +13,7 @@ from privolve.privacy.accounting import epsilon
 from privolve.privacy.ledger import LedgerError
 from privolve.privacy.ledger_chain import line, link
 from privolve.privacy.mechanism import DiscreteGaussian, PureEpsilon, Relation, SampledGaussian
+from privolve.privacy.words import shown
 
 SCRIPT = Path(__file__).parents[3] / "examples" / "verify_ledger.py"
 
@@ -166,8 +167,8 @@ def test_one_of_a_kind_is_not_said_in_the_plural(desk, tmp_path):
     ledger = desk.open(secret=None, purpose="benchmark")
     ledger.note("earlier", "disclosed", {"partition": "train", "figures": 1})
     certificate = _write(ledger, desk.finished(ledger, tmp_path / "run", releases=1))
-    alone = f"({statement._shown(certificate.epsilon)}, 1e-05)"
-    assert f"is the epsilon a single release would have; this release alone: {alone}." in certificate.claim
+    alone = f"({shown(certificate.epsilon)}, 1e-05)"
+    assert f"is the epsilon a single release would have; this run alone: {alone}." in certificate.claim
     text = " ".join(
         [*certificate.text.split(), *statement.verify_ledger(tmp_path / "run", desk.root / "digits")[1].split()]
     )
@@ -285,10 +286,10 @@ def test_artefacts_lie_in_the_run_folder(desk, tmp_path, name):
 
 
 def test_figures_are_never_rounded_down():
-    assert statement._shown(0.999_951) == "0.99996"
-    assert statement._shown(1.234_56) == "1.2346"
-    assert statement._shown(1e-5) == "1e-05" and statement._shown(1.0) == "1"
-    assert statement._shown("Infinity") == "infinity"
+    assert shown(0.999_951) == "0.99996"
+    assert shown(1.234_56) == "1.2346"
+    assert shown(1e-5) == "1e-05" and shown(1.0) == "1"
+    assert shown("Infinity") == "infinity"
 
 
 def test_a_third_party_recomputes_chain_and_epsilon_without_our_code(desk, tmp_path, monkeypatch, capsys):
