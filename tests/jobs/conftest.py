@@ -44,7 +44,8 @@ class Workplace:
 
     def __call__(self, *arguments: str | Path) -> Outcome:
         """Run one command here."""
-        out, err, before = io.StringIO(), io.StringIO(), Path.cwd()
+        out, err = io.StringIO(), io.StringIO()
+        before = os.open(".", os.O_RDONLY)  # Not by its path, which may not be open to the user that a test became.
         os.chdir(self.folder)
         try:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -53,7 +54,8 @@ class Workplace:
                 except SystemExit as exit_of_argparse:
                     code = int(exit_of_argparse.code or 0)
         finally:
-            os.chdir(before)
+            os.fchdir(before)
+            os.close(before)
         return Outcome(code=code, out=out.getvalue(), err=err.getvalue())
 
     def job(self, base: str = "image-pe", *, name: str = "job.toml", **changed: str | None) -> Path:
