@@ -328,6 +328,8 @@ def nobody() -> Iterator[None]:
     if os.geteuid() != 0:
         yield
         return
+    if not all(place.stat().st_mode & 0o001 for place in Path(__file__).resolve().parents):
+        pytest.skip("the project lies in a folder that another user may not enter, so that none can run it")
     os.seteuid(65534)
     try:
         yield
