@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 from ..trainers.course import DiffusionMethod
 from .train import TrainConfig
-from .training_design import Design, gradient_chunk
+from .training_design import Design, gradient_chunk, micro_batch
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,6 +29,8 @@ class Network:
     precision: Precision
     seen: tuple[int, int, int]
     """Channels, height and width of its input."""
+    rows: int
+    """Records at a time."""
     chunk: int | None
     device: str
 
@@ -53,6 +55,7 @@ class Network:
             loss=trainer.loss(design.shape, private=True),
             precision=trainer.precision,
             seen=trainer.seen(design.shape),
+            rows=micro_batch(config, design),
             chunk=gradient_chunk(config, design),
             device=device,
         )
@@ -74,7 +77,7 @@ class Network:
             gradients.in_precision(self.loss.losses, self.precision),
             self.trained,
             self.chunk,
-            public=self.batch(1),
+            public=self.batch(self.rows),
             compiled=compiled,
         )
 

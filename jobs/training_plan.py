@@ -15,7 +15,7 @@ from ..privacy.mechanism import Relation
 from ..privacy.words import counted
 from . import model_selection, training_signal
 from .train import Painted, TrainConfig
-from .training_design import Design, candidate_steps, check, micro_batch
+from .training_design import Design, candidate_steps, check
 from .training_network import Network
 
 MEASURED_S = 4.0
@@ -96,7 +96,7 @@ def _machine(config: TrainConfig, design: Design, network: Network | None) -> li
     import torch
 
     whole = sum(value.numel() for value in network.module.parameters())
-    device, rows = network.device, micro_batch(config, design)
+    device, rows = network.device, network.rows
     lines = [
         f"network: {whole:,} parameters, {network.parameters:,} of them trained; {device}, {rows} records at a time"
     ]

@@ -97,7 +97,11 @@ def engine(
     if chunk is not None and chunk < 1:
         raise EngineRefused(f"a chunk has at least 1 record, not {chunk}")
     made = _ENGINES[kind](module=module, losses=losses, trained=trained, chunk=chunk)
-    return replace(made, compiled=compiled) if isinstance(made, Vmap) else made
+    if not compiled or not isinstance(made, Vmap):
+        return made
+    if chunk is None and public is not None:  # A chunk is filled up: with fewer rows at a time it must shrink too.
+        chunk = min(_chunk_for(public), _rows(public))
+    return replace(made, compiled=True, chunk=chunk)
 
 
 def in_precision(losses: Losses, precision: Precision) -> Losses:
@@ -107,9 +111,8 @@ def in_precision(losses: Losses, precision: Precision) -> Losses:
 
     def rounded(net: Net, batch: Batch) -> Tensor:
         kind = next(iter(batch.values())).device.type
-        with torch.autocast(
-            kind, torch.bfloat16, cache_enabled=False
-        ):  # A cache would keep values of one record's pass.
+        # Without a cache, which would keep values of another record's pass.
+        with torch.autocast(kind, torch.bfloat16, cache_enabled=False):
             return losses(net, batch)
 
     return rounded

@@ -144,6 +144,18 @@ def test_a_compiled_program_has_one_shape_and_follows_the_weights() -> None:
     assert seen == [4, 4, 4, 4]
 
 
+def test_a_compiled_chunk_is_no_larger_than_what_comes_at_a_time() -> None:
+    module, batch = nn.Linear(3, 1), {"x": torch.zeros(5, 3)}
+
+    def losses(net: Net, batch: Batch) -> Tensor:
+        return net(batch["x"])[:, 0]
+
+    compiled = engine("vmap", module, losses, ("weight",), public=batch, compiled=True)
+    assert isinstance(compiled, Vmap) and compiled.chunk == 5
+    given = engine("vmap", module, losses, ("weight",), 2, public=batch, compiled=True)
+    assert isinstance(given, Vmap) and given.chunk == 2
+
+
 def test_without_a_compiler_a_compiled_engine_is_refused_in_one_line() -> None:
     import torch._inductor.config as inductor
 
